@@ -1,0 +1,1 @@
+"""Stored speakers, their templates, search over them, and decisions from scores."""

@@ -1,0 +1,229 @@
+"""The SQLite file: how it is recognised, migrated, read, written and emptied of what was deleted."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from enroll.errors import StoreBusy, StoreCorrupt, StoreError, StoreForeign, StoreTooNew, StoreUnavailable
+from enroll.schema import APPLICATION_ID, MIGRATIONS
+
+_BUSY_TIMEOUT_MS = 10_000
+_CHECKPOINT_TIMEOUT_MS = 250  # a long reader must not hold up a delete; the rest is done later
+_SETTINGS = (
+    "PRAGMA synchronous = FULL",  # an acknowledged commit survives a power cut
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA secure_delete = ON",  # deleted rows are overwritten with zeros
+    "PRAGMA temp_store = MEMORY",  # no vector reaches a temporary file
+)
+
+
+class Database:
+    """One SQLite file in WAL mode: one writer at a time, any number of readers.
+
+    Opening creates the file (mode 0600, in a folder made 0700) and migrates an older one. It raises
+    StoreForeign, StoreTooNew or StoreCorrupt and leaves the file untouched when it is not ours to use;
+    every later SQLite failure comes out as a StoreError too.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._pool: list[sqlite3.Connection] = []  # idle readers, shared by all threads
+        self._pool_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._unpurged = False
+        self._closed = False
+        self._create_private()
+        self._writer = self._open_writer()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection that sees one unchanging snapshot until the block ends."""
+        with self._translated():
+            connection = self._borrow()
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                self._give_back(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Give the one writing connection: committed when the block ends, rolled back when it raises."""
+        with self._write_lock, self._translated():
+            self._refuse_when_closed()
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+            if self._unpurged:
+                self._truncate_wal(self._writer)
+
+    def purge(self) -> None:
+        """Take deleted content out of the write-ahead log too.
+
+        Best effort: while somebody reads an older snapshot it stays there, and is removed after a
+        following write, at closing or at the next opening.
+        """
+        with self._write_lock, self._translated():
+            self._refuse_when_closed()
+            self._truncate_wal(self._writer)
+
+    def check(self) -> list[str]:
+        """Read the whole file and return what is damaged, in SQLite's words; empty when sound."""
+        try:
+            with self.read() as connection:
+                damage = [row[0] for row in connection.execute("PRAGMA quick_check") if row[0] != "ok"]
+                dangling = [row["table"] for row in connection.execute("PRAGMA foreign_key_check")]
+        except StoreCorrupt as error:  # too damaged even to be described
+            return [str(error)]
+        return damage + [f"a row of {table} refers to one that is missing" for table in dangling]
+
+    def close(self) -> None:
+        """Close every connection; one that is in use closes when its block ends. May be called twice."""
+        with self._pool_lock:
+            self._closed = True
+            while self._pool:
+                self._pool.pop().close()
+        with self._write_lock:
+            self._writer.close()
+
+    def _create_private(self) -> None:
+        with self._translated():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    def _open_writer(self) -> sqlite3.Connection:
+        with self._translated():
+            connection = self._connect()
+            try:
+                self._recognise(connection)
+                self.path.chmod(0o600)  # a copy put back from a backup may have been opened to others
+                self._use_wal(connection)
+                self._migrate(connection)
+                self._truncate_wal(connection)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        try:
+            for setting in _SETTINGS:
+                connection.execute(setting)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _recognise(self, connection: sqlite3.Connection) -> None:
+        """Refuse a file that is not ours before anything is written to it."""
+        identity = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]
+        fresh = identity == version == tables == 0
+        if not fresh and identity != APPLICATION_ID:
+            raise StoreForeign(self.path)
+        self._version(connection)
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StoreUnavailable(self.path, "its file system has no shared memory; use a local disk")
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        if self._version(connection) == len(MIGRATIONS):
+            return  # most openings write nothing
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # read again under the lock: another process may have migrated meanwhile
+            for migration in MIGRATIONS[self._version(connection) :]:
+                for statement in migration:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """Return the file's format; refuse one that a newer Sayso wrote."""
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise StoreTooNew(self.path, version, len(MIGRATIONS))
+        return version
+
+    def _truncate_wal(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT_MS}")
+        try:
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError:
+            busy = True
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        self._unpurged = bool(busy)
+
+    def _borrow(self) -> sqlite3.Connection:
+        with self._pool_lock:
+            self._refuse_when_closed()
+            if self._pool:
+                return self._pool.pop()
+        connection = self._connect()
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        with self._pool_lock:
+            if not self._closed:
+                self._pool.append(connection)
+                return
+        connection.close()
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise StoreUnavailable(self.path, "the store is closed")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            refusal = self._as_store_error(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+        except OSError as error:
+            raise StoreUnavailable(self.path, error) from error
+
+    def _as_store_error(self, error: sqlite3.DatabaseError) -> StoreError | None:
+        # the low byte is the primary code; the rest says where inside SQLite it arose
+        match getattr(error, "sqlite_errorcode", -1) & 0xFF:
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                return StoreCorrupt(self.path, error)
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return StoreBusy(self.path)
+            case (
+                sqlite3.SQLITE_FULL
+                | sqlite3.SQLITE_IOERR
+                | sqlite3.SQLITE_READONLY
+                | sqlite3.SQLITE_CANTOPEN
+                | sqlite3.SQLITE_PERM
+            ):
+                return StoreUnavailable(self.path, error)
+            case _:
+                return None  # a mistake of ours: let it be seen as one

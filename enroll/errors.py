@@ -1,0 +1,189 @@
+"""Everything this room refuses, in one tree.
+
+EnrollError
+├── SpeakerNotFound, SpeakerExists
+├── SpeakerNotEnrolled, SpeakerOptedOut, ModelMismatch    the speaker cannot be compared now
+├── EnrollmentNotFound
+├── KeyNotFound
+├── IdempotencyKeyReused
+├── InvalidField                                          the caller's value
+├── InvalidEmbedding                                      the model's value
+└── StoreError
+    ├── StoreForeign, StoreTooNew, StoreCorrupt           the file cannot be used as it is
+    └── StoreBusy, StoreUnavailable                       it may work later
+
+Each class has a stable `code`; each message is a sentence that says what to do.
+"""
+
+from collections.abc import Sequence
+
+
+class EnrollError(Exception):
+    """Base of every refusal; `code` is stable, `str(error)` is for people."""
+
+    code = "enroll_error"
+
+
+class SpeakerNotFound(EnrollError):
+    """No such speaker in this tenant."""
+
+    code = "speaker_not_found"
+
+    def __init__(self, *speaker_ids: str) -> None:
+        self.speaker_ids = speaker_ids
+        super().__init__(f"No speaker {_quoted(speaker_ids)}. Check the id, or create the speaker first.")
+
+
+class SpeakerExists(EnrollError):
+    """The id is taken in this tenant."""
+
+    code = "speaker_exists"
+
+    def __init__(self, speaker_id: str) -> None:
+        super().__init__(f'Speaker "{speaker_id}" exists already. Use it, or choose another id.')
+
+
+class SpeakerNotEnrolled(EnrollError):
+    """Too little speech has been enrolled for a comparison."""
+
+    code = "speaker_not_enrolled"
+
+    def __init__(self, speaker_id: str, remaining_speech_s: float) -> None:
+        self.remaining_speech_s = remaining_speech_s
+        super().__init__(
+            f'Speaker "{speaker_id}" needs {remaining_speech_s:.1f} s more speech. '
+            "Add enrolment recordings, then try again."
+        )
+
+
+class SpeakerOptedOut(EnrollError):
+    """The speaker opted out of being compared or enrolled."""
+
+    code = "speaker_opted_out"
+
+    def __init__(self, speaker_id: str) -> None:
+        super().__init__(
+            f'Speaker "{speaker_id}" has opted out. Use another way to identify them, '
+            "or withdraw the opt-out with their consent."
+        )
+
+
+class ModelMismatch(EnrollError):
+    """The speaker is enrolled, but not (or not enough) with this model."""
+
+    code = "model_mismatch"
+
+    def __init__(self, speaker_id: str, model_sha256: str) -> None:
+        super().__init__(
+            f'Speaker "{speaker_id}" has no complete template for model {model_sha256[:12]}: '
+            "they were enrolled with another one. Enrol their recordings again with this model."
+        )
+
+
+class EnrollmentNotFound(EnrollError):
+    """No such enrolment of this speaker."""
+
+    code = "enrollment_not_found"
+
+    def __init__(self, speaker_id: str, enrollment_id: str) -> None:
+        super().__init__(
+            f'Speaker "{speaker_id}" has no enrolment "{enrollment_id}". List them to see the ids.'
+        )
+
+
+class KeyNotFound(EnrollError):
+    """No API key has this id."""
+
+    code = "key_not_found"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f'No API key "{key_id}". List the keys to see their ids.')
+
+
+class IdempotencyKeyReused(EnrollError):
+    """One idempotency key came with two different requests."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used for a different request within the last 24 hours. Use a new key."
+        )
+
+
+class InvalidField(EnrollError):
+    """A value given by the caller is not acceptable; `field` names it."""
+
+    code = "invalid_field"
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {problem}")
+
+
+class InvalidEmbedding(EnrollError):
+    """A vector is not what its model should give; nothing was stored or compared."""
+
+    code = "invalid_embedding"
+
+
+class StoreError(EnrollError):
+    """The database itself cannot answer."""
+
+    code = "store_error"
+
+
+class StoreForeign(StoreError):
+    """The file is another program's database."""
+
+    code = "store_foreign"
+
+    def __init__(self, path: object) -> None:
+        super().__init__(
+            f"{path} is a database of another program; it was left untouched. Point Sayso at its own folder."
+        )
+
+
+class StoreTooNew(StoreError):
+    """A newer Sayso has written the file."""
+
+    code = "store_too_new"
+
+    def __init__(self, path: object, version: int, known: int) -> None:
+        super().__init__(
+            f"{path} has format {version} and this Sayso knows up to {known}. "
+            "Upgrade Sayso, or restore a backup made before the upgrade."
+        )
+
+
+class StoreCorrupt(StoreError):
+    """The file is damaged."""
+
+    code = "store_corrupt"
+
+    def __init__(self, path: object, detail: object) -> None:
+        super().__init__(f"{path} is damaged ({detail}). Stop Sayso and restore the file from a backup.")
+
+
+class StoreBusy(StoreError):
+    """Another process kept the write lock for too long."""
+
+    code = "store_busy"
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"{path} is being written by another process. Try again in a moment.")
+
+
+class StoreUnavailable(StoreError):
+    """The file cannot be read or written: disk full, read-only, closed."""
+
+    code = "store_unavailable"
+
+    def __init__(self, path: object, detail: object) -> None:
+        super().__init__(
+            f"{path} cannot be used ({detail}). Check the disk's space and the file's permissions."
+        )
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

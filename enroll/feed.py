@@ -1,0 +1,104 @@
+"""What a copy of the templates needs to stay in step with the store: what changed since it last looked."""
+
+import json
+import sqlite3
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from enroll.database import Database
+from enroll.errors import SpeakerNotFound
+from enroll.types import Vector
+from enroll.vectors import from_blob
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happened to one tenant's templates of one model, up to `revision`.
+
+    `changed` maps the number of each speaker touched since to (id, vector `[dim]`), the vector None when
+    the speaker cannot be compared now. `numbers` holds all of the tenant's speakers if any was deleted.
+    """
+
+    revision: int
+    changed: dict[int, tuple[str, Vector | None]]
+    numbers: frozenset[int] | None
+
+
+class TemplateFeed:
+    """Reads the templates of comparable speakers: enough speech under the model, and not opted out."""
+
+    def __init__(self, database: Database, required_speech_s: float) -> None:
+        self._database = database
+        self._required_speech_s = required_speech_s
+
+    def since(self, tenant: str, model_sha256: str, revision: int) -> Changes | None:
+        """Return what a copy made at `revision` must take over, or None when it is current.
+
+        A revision the tenant never reached (-1 for a new copy, or a file put back from a backup) is told
+        everything.
+        """
+        with self._database.read() as connection:
+            tenant_row = connection.execute("SELECT * FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
+            current, deleted = (
+                (tenant_row["revision"], tenant_row["deleted_revision"]) if tenant_row else (0, 0)
+            )
+            if revision == current:
+                return None
+            start = revision if 0 <= revision < current else 0
+            rows = connection.execute(
+                "SELECT number, id, opted_out, templates.net_speech_s AS speech, vector"
+                " FROM speakers LEFT JOIN templates ON speaker = number AND model_sha256 = ?"
+                " WHERE tenant = ? AND revision > ?",
+                (model_sha256, tenant, start),
+            ).fetchall()
+            everyone = start == 0 or deleted > start
+            numbers = _all(connection, tenant) if everyone else None
+        return Changes(current, {row["number"]: self._entry(row) for row in rows}, numbers)
+
+    def templated(self) -> set[tuple[str, str]]:
+        """Return every (tenant, model sha256) that has templates."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT tenant, model_sha256 FROM templates JOIN speakers ON number = speaker"
+            ).fetchall()
+        return {(row["tenant"], row["model_sha256"]) for row in rows}
+
+    def numbers(self, tenant: str, among: Collection[str] | None, group: str | None) -> frozenset[int]:
+        """Return the numbers of the listed speakers that are in the group; None leaves a condition out.
+
+        Raises SpeakerNotFound naming each listed id the tenant does not have.
+        """
+        with self._database.read() as connection:
+            if among is None:
+                return _all(connection, tenant) if group is None else _in_group(connection, tenant, group)
+            listed = _listed(connection, tenant, among)
+            return listed if group is None else listed & _in_group(connection, tenant, group)
+
+    def _entry(self, row: sqlite3.Row) -> tuple[str, Vector | None]:
+        enough = row["speech"] is not None and row["speech"] >= self._required_speech_s
+        return row["id"], from_blob(row["vector"]) if enough and not row["opted_out"] else None
+
+
+def _all(connection: sqlite3.Connection, tenant: str) -> frozenset[int]:
+    rows = connection.execute("SELECT number FROM speakers WHERE tenant = ?", (tenant,))
+    return frozenset(row["number"] for row in rows)
+
+
+def _in_group(connection: sqlite3.Connection, tenant: str, group: str) -> frozenset[int]:
+    rows = connection.execute(
+        "SELECT number FROM speaker_groups JOIN speakers ON number = speaker"
+        " WHERE speaker_groups.name = ? AND tenant = ?",
+        (group, tenant),
+    )
+    return frozenset(row["number"] for row in rows)
+
+
+def _listed(connection: sqlite3.Connection, tenant: str, among: Collection[str]) -> frozenset[int]:
+    rows = connection.execute(
+        "SELECT value, number FROM json_each(?) LEFT JOIN speakers ON tenant = ? AND speakers.id = value",
+        (json.dumps(sorted(set(among))), tenant),
+    ).fetchall()
+    unknown = [row["value"] for row in rows if row["number"] is None]
+    if unknown:
+        raise SpeakerNotFound(*unknown)
+    return frozenset(row["number"] for row in rows)

@@ -1,0 +1,78 @@
+"""What a caller may write into a speaker or an enrolment. Everything else raises InvalidField."""
+
+import json
+import math
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+from enroll.errors import InvalidField
+from enroll.types import NewEnrollment
+
+MAX_NAME = 200
+MAX_GROUPS = 32
+MAX_METADATA_BYTES = 8 * 1024
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
+_ID_RULE = "use 1 to 128 of A-Z a-z 0-9 . _ @ - and start with a letter or digit"
+
+
+def new_id(prefix: str) -> str:
+    """Make an unguessable id such as `spk_` and 20 hex digits."""
+    return f"{prefix}_{secrets.token_hex(10)}"
+
+
+def checked_id(field: str, value: str) -> str:
+    """Accept an id that is safe in a URL path, a log line and a JSON string as it stands."""
+    if not _ID.fullmatch(value):
+        raise InvalidField(field, _ID_RULE)
+    return value
+
+
+def checked_name(value: str | None) -> str | None:
+    """Accept None or 1 to 200 characters without control characters."""
+    if value is None:
+        return None
+    if not value.strip() or len(value) > MAX_NAME:
+        raise InvalidField("name", f"use 1 to {MAX_NAME} characters, or leave it out")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+        raise InvalidField("name", "leave out control characters")
+    return value
+
+
+def checked_groups(values: Iterable[str]) -> tuple[str, ...]:
+    """Accept up to 32 group names; returned sorted, each once."""
+    if isinstance(values, str):
+        raise InvalidField("groups", "give a list of names")
+    groups = sorted({checked_id("groups", value) for value in values})
+    if len(groups) > MAX_GROUPS:
+        raise InvalidField("groups", f"a speaker may be in at most {MAX_GROUPS}")
+    return tuple(groups)
+
+
+def metadata_json(value: Mapping[str, object] | None) -> str:
+    """Write a JSON object of at most 8 KiB; None stands for an empty one."""
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidField("metadata", "give a JSON object")
+    try:
+        text = json.dumps(dict(value or {}), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidField(
+            "metadata", "give a JSON object of strings, finite numbers, lists and objects"
+        ) from error
+    if size > MAX_METADATA_BYTES:
+        raise InvalidField(
+            "metadata", f"{size} bytes of JSON is too much; at most {MAX_METADATA_BYTES} are kept"
+        )
+    return text
+
+
+def check_report(new: NewEnrollment) -> None:
+    """Refuse a speech report that would poison the speaker's sums: non-finite or negative values."""
+    for field in ("net_speech_s", "duration_s", "clipping"):
+        value = getattr(new, field)
+        if not (math.isfinite(value) and value >= 0):
+            raise InvalidField(field, "give a finite number, zero or more")
+    if new.snr_db is not None and not math.isfinite(new.snr_db):
+        raise InvalidField("snr_db", "give a finite number, or null when it is unknown")

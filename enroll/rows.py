@@ -1,0 +1,122 @@
+"""Rows and the domain objects made of them: the statements `store` is written in, inside a transaction."""
+
+import base64
+import json
+import sqlite3
+from collections.abc import Iterable
+
+from enroll import clock
+from enroll.errors import InvalidField, SpeakerNotFound
+from enroll.types import Enrollment, Speaker, Status
+
+
+def speaker_row(connection: sqlite3.Connection, tenant: str, speaker_id: str) -> sqlite3.Row:
+    """Return a speaker's row with `group_names`. Raises SpeakerNotFound."""
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM grouped_speakers WHERE tenant = ? AND id = ?", (tenant, speaker_id)
+    ).fetchone()
+    if row is None:
+        raise SpeakerNotFound(speaker_id)
+    return row
+
+
+def speaker_rows(
+    connection: sqlite3.Connection, tenant: str, group: str | None, after: int, limit: int
+) -> list[sqlite3.Row]:
+    """Return up to `limit` rows of a tenant (of one group, if named) in creation order, after a number."""
+    if group is None:
+        return connection.execute(
+            "SELECT * FROM grouped_speakers WHERE tenant = ? AND number > ? ORDER BY number LIMIT ?",
+            (tenant, after, limit),
+        ).fetchall()
+    return connection.execute(
+        "SELECT grouped_speakers.* FROM speaker_groups JOIN grouped_speakers ON number = speaker"
+        " WHERE speaker_groups.name = ? AND tenant = ? AND speaker > ? ORDER BY speaker LIMIT ?",
+        (group, tenant, after, limit),
+    ).fetchall()
+
+
+def exists(connection: sqlite3.Connection, tenant: str, speaker_id: str) -> bool:
+    """Tell whether the tenant has this speaker."""
+    found = connection.execute("SELECT 1 FROM speakers WHERE tenant = ? AND id = ?", (tenant, speaker_id))
+    return found.fetchone() is not None
+
+
+def as_speaker(row: sqlite3.Row, required_speech_s: float) -> Speaker:
+    """Make a Speaker of a row that has `group_names`; the status follows from the speech enrolled."""
+    remaining = max(0.0, required_speech_s - row["net_speech_s"])
+    status: Status = "enrolling" if remaining or not row["enrollments"] else "enrolled"
+    return Speaker(
+        id=row["id"],
+        name=row["name"],
+        groups=tuple(json.loads(row["group_names"])),
+        metadata=json.loads(row["metadata"]),
+        status="opted_out" if row["opted_out"] else status,
+        enrollments=row["enrollments"],
+        net_speech_s=row["net_speech_s"],
+        remaining_speech_s=remaining,
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def set_groups(connection: sqlite3.Connection, number: int, names: Iterable[str]) -> None:
+    """Put a speaker into exactly these groups."""
+    connection.execute("DELETE FROM speaker_groups WHERE speaker = ?", (number,))
+    connection.executemany("INSERT INTO speaker_groups VALUES (?, ?)", [(number, name) for name in names])
+
+
+def enrollment_row(connection: sqlite3.Connection, number: int, enrollment_id: str) -> sqlite3.Row | None:
+    """Return one enrolment of the speaker with this number."""
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM enrollments WHERE speaker = ? AND id = ?", (number, enrollment_id)
+    ).fetchone()
+    return row
+
+
+def as_enrollment(row: sqlite3.Row, speaker_id: str) -> Enrollment:
+    """Make an Enrollment of its row."""
+    return Enrollment(
+        id=row["id"],
+        speaker_id=speaker_id,
+        net_speech_s=row["net_speech_s"],
+        duration_s=row["duration_s"],
+        snr_db=row["snr_db"],
+        clipping=row["clipping"],
+        created_at=row["created_at"],
+        cohesion=row["cohesion"],
+    )
+
+
+def next_revision(connection: sqlite3.Connection, tenant: str) -> int:
+    """Count a change of the tenant's speakers; every copy made before is stale from the commit on."""
+    revision: int = connection.execute(
+        "INSERT INTO tenants VALUES (?, 1, 0)"
+        " ON CONFLICT DO UPDATE SET revision = revision + 1 RETURNING revision",
+        (tenant,),
+    ).fetchone()[0]
+    return revision
+
+
+def touch(connection: sqlite3.Connection, tenant: str, number: int) -> None:
+    """Mark a speaker as changed now."""
+    connection.execute(
+        "UPDATE speakers SET revision = ?, updated_at = ? WHERE number = ?",
+        (next_revision(connection, tenant), clock.stamp(clock.now()), number),
+    )
+
+
+def write_cursor(number: int) -> str:
+    """Name a place in the listing; opaque to callers."""
+    return base64.urlsafe_b64encode(str(number).encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> int:
+    """Return the place a cursor names. Raises InvalidField unless `write_cursor` could have made it."""
+    try:
+        number = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except ValueError:
+        number = -1
+    if not 0 < number < 2**63 or write_cursor(number) != cursor:
+        raise InvalidField("cursor", "use the next_cursor of the page before, unchanged")
+    return number

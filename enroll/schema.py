@@ -1,0 +1,91 @@
+"""The tables, as forward-only migrations: entry n takes a file from version n to n + 1."""
+
+APPLICATION_ID = 0x53415953  # "SAYS": tells our files from any other SQLite database
+
+# `speakers.number` is the FAISS id. AUTOINCREMENT never gives a number twice, so a deleted speaker's
+# number cannot come to mean somebody else in an index that has not caught up yet.
+_VERSION_1 = (
+    """CREATE TABLE tenants (
+        tenant TEXT PRIMARY KEY,
+        revision INTEGER NOT NULL,          -- counts the changes of this tenant's speakers
+        deleted_revision INTEGER NOT NULL   -- the last one that deleted a speaker
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE speakers (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        tenant TEXT NOT NULL,
+        id TEXT NOT NULL,
+        name TEXT,
+        metadata TEXT NOT NULL,
+        opted_out INTEGER NOT NULL DEFAULT 0,
+        enrollments INTEGER NOT NULL DEFAULT 0,
+        net_speech_s REAL NOT NULL DEFAULT 0,
+        revision INTEGER NOT NULL,          -- the tenant's revision at the speaker's last change
+        created_at TEXT NOT NULL,
+        updated_at TEXT NOT NULL,
+        UNIQUE (tenant, id)
+    ) STRICT""",
+    "CREATE INDEX speakers_by_tenant ON speakers (tenant)",
+    "CREATE INDEX speakers_by_revision ON speakers (tenant, revision)",
+    """CREATE TABLE speaker_groups (
+        speaker INTEGER NOT NULL REFERENCES speakers ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        PRIMARY KEY (speaker, name)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX speaker_groups_by_name ON speaker_groups (name, speaker)",
+    """CREATE VIEW grouped_speakers AS SELECT *, (
+        SELECT json_group_array(name) FROM
+            (SELECT name FROM speaker_groups WHERE speaker = speakers.number ORDER BY name)
+    ) AS group_names FROM speakers""",
+    """CREATE TABLE enrollments (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        speaker INTEGER NOT NULL REFERENCES speakers ON DELETE CASCADE,
+        id TEXT NOT NULL,
+        net_speech_s REAL NOT NULL,
+        duration_s REAL NOT NULL,
+        snr_db REAL,
+        clipping REAL NOT NULL,
+        cohesion REAL,
+        created_at TEXT NOT NULL,
+        UNIQUE (speaker, id)
+    ) STRICT""",
+    """CREATE TABLE models (
+        sha256 TEXT PRIMARY KEY,
+        dim INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE embeddings (
+        enrollment INTEGER NOT NULL REFERENCES enrollments ON DELETE CASCADE,
+        model_sha256 TEXT NOT NULL,
+        vector BLOB NOT NULL,
+        PRIMARY KEY (enrollment, model_sha256)
+    ) STRICT""",
+    """CREATE TABLE templates (
+        speaker INTEGER NOT NULL REFERENCES speakers ON DELETE CASCADE,
+        model_sha256 TEXT NOT NULL,
+        vector BLOB NOT NULL,
+        enrollments INTEGER NOT NULL,
+        net_speech_s REAL NOT NULL,
+        PRIMARY KEY (speaker, model_sha256)
+    ) STRICT""",
+    """CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        scopes TEXT NOT NULL,
+        label TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        created_at TEXT NOT NULL,
+        expires_at TEXT,
+        revoked_at TEXT
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE answers (
+        scope TEXT NOT NULL,
+        key TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        status INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        created_at TEXT NOT NULL,
+        PRIMARY KEY (scope, key)
+    ) STRICT""",
+    "CREATE INDEX answers_by_age ON answers (created_at)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)

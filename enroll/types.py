@@ -1,0 +1,83 @@
+"""The nouns of this room, as frozen dataclasses. Timestamps are ISO-8601 in UTC, ending in Z."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float32]
+Status = Literal["enrolling", "enrolled", "opted_out"]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A person of one tenant; `groups` are sorted, `remaining_speech_s` is 0.0 once enrolled."""
+
+    id: str
+    name: str | None
+    groups: tuple[str, ...]
+    metadata: dict[str, Any]
+    status: Status
+    enrollments: int
+    net_speech_s: float
+    remaining_speech_s: float
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True)
+class Enrollment:
+    """One recording's contribution to a speaker.
+
+    `clipping` is the clipped share of samples (0 to 1); `cohesion` is the cosine with the mean of the
+    enrolments that were there before it (None for the first).
+    """
+
+    id: str
+    speaker_id: str
+    net_speech_s: float
+    duration_s: float
+    snr_db: float | None
+    clipping: float
+    created_at: str
+    cohesion: float | None
+
+
+@dataclass(frozen=True)
+class NewEnrollment:
+    """What a recording brings: its speech report and one unit vector `[dim]` per model (by sha256)."""
+
+    net_speech_s: float
+    duration_s: float
+    snr_db: float | None
+    clipping: float
+    embeddings: Mapping[str, Vector]
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """What a speaker is compared with under one model: a unit vector `[dim]` and what it was made of."""
+
+    vector: Vector
+    enrollments: int
+    net_speech_s: float
+    model_sha256: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A speaker found by a search, with the cosine score."""
+
+    speaker_id: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """A stretch of a listing; `next_cursor` is None on the last one."""
+
+    items: tuple[Item, ...]
+    next_cursor: str | None

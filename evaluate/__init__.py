@@ -1,0 +1,1 @@
+"""Trial lists and scores in; error rates, thresholds, calibration and plots out."""

@@ -1,0 +1,1 @@
+"""A checkpoint in, one self-describing `.onnx` out, proven equal to it."""

@@ -1,0 +1,66 @@
+"""Checkpoint file to model file, with its card."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from export.graph import to_onnx
+from export.parity import measure, speech_from
+from models.checkpoint import Checkpoint, load_checkpoint
+from models.cost import count_macs, count_parameters
+from models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
+from runtime.card import FrontEnd, ModelCard, Parity, Source, with_card
+
+WINDOW_SAMPLES = 48_000  # 3 s: 301 frames, the study's input
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    output: Path,
+    name: str,
+    recordings: Path | None = None,
+    sample_scale: float | None = None,
+    log_input: bool | None = None,
+) -> ModelCard:
+    """Write `output` and return its card, without evaluation or calibration, which come after.
+
+    `recordings` is a folder of speech to compare on. Raises `CheckpointError` for a file that cannot
+    be loaded and `ParityError`, writing nothing, for a graph that is not the same function.
+    """
+    loaded = load_checkpoint(checkpoint, sample_scale, log_input)
+    voices, named = speech_from(recordings)
+    graph = to_onnx(loaded.network)
+    card = _card(loaded, name, measure(loaded.network, graph, voices, named))
+    partial = output.with_name(output.name + ".partial")
+    partial.write_bytes(with_card(graph, card))
+    os.replace(partial, output)
+    return card
+
+
+def _card(loaded: Checkpoint, name: str, parity: Parity) -> ModelCard:
+    network = loaded.network
+    front_end = network.config.front_end
+    return ModelCard(
+        name=name,
+        architecture=network.config.architecture,
+        options=network.config.options,
+        embedding_dim=network.embedding_dim,
+        parameters=count_parameters(network),
+        macs=count_macs(network, WINDOW_SAMPLES),
+        front_end=FrontEnd(
+            sample_rate=SAMPLE_RATE,
+            n_mels=front_end.n_mels,
+            n_fft=N_FFT,
+            win_length=WIN_LENGTH,
+            hop_length=HOP_LENGTH,
+            window=front_end.window,
+            pre_emphasis=front_end.pre_emphasis,
+            sample_scale=front_end.sample_scale,
+            log_input=front_end.log_input,
+        ),
+        window_samples=WINDOW_SAMPLES,
+        source=Source(loaded.sha256, loaded.source),
+        parity=parity,
+        training=loaded.training,
+    )

@@ -1,0 +1,45 @@
+"""A speaker network as one ONNX graph, front-end included, both axes dynamic."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import torch
+from torch.export import Dim
+
+from models.network import SpeakerNetwork
+
+OPSET = 18
+MIN_SAMPLES = 201  # the front-end reflects 200 samples at either edge
+
+
+def to_onnx(network: SpeakerNetwork) -> bytes:
+    """`waveform [batch, samples]` float32 to unit-length `embedding [batch, dim]` float32."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    batch, samples = Dim("batch", min=1), Dim("samples", min=MIN_SAMPLES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations, not ours to mend
+        program = torch.onnx.export(
+            network.eval(),
+            (torch.randn(2, 48_000) * 0.1,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["waveform"],
+            output_names=["embedding"],
+            dynamic_shapes={"waveform": {0: batch, 1: samples}},
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model = program.model_proto
+    model.producer_name = "sayso"
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # stack traces of the machine that exported
+        node.ClearField("doc_string")
+    for value in (*model.graph.value_info, *model.graph.initializer):
+        value.ClearField("metadata_props")
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content

@@ -1,0 +1,69 @@
+"""Is the exported graph the same function? Measured over lengths and batch sizes, on voices and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.network import SpeakerNetwork
+from runtime.audio import SAMPLE_RATE, Samples, decode
+from runtime.card import Parity
+from runtime.session import EmbeddingSession
+from runtime.synthesis import synthetic_voice
+
+SECONDS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
+BATCH_SIZES = (1, 2, 3, 8)
+MAX_ABS_DIFFERENCE = 1e-4
+MIN_COSINE = 0.99999
+_LONGEST_RECORDING_S = 600.0
+
+
+class ParityError(ValueError):
+    """The exported graph differs from the network by more than the limits; nothing was written."""
+
+
+def speech_from(recordings: Path | None) -> tuple[list[Samples], str]:
+    """Voices to compare on, and a sentence for the card; synthetic ones where none are given."""
+    if recordings is None:
+        voices = [synthetic_voice(20, pitch, tract) for pitch, tract in ((110, 1.0), (200, 1.1))]
+        return voices, "2 synthetic voices and noise"
+    suffixes = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
+    files = sorted(f for f in recordings.rglob("*") if f.suffix.lower() in suffixes)
+    if not files:
+        raise ParityError(f"no recordings under {recordings}")
+    chosen = files[:: max(1, len(files) // 8)][:8]
+    voices = [decode(file.read_bytes(), _LONGEST_RECORDING_S).samples for file in chosen]
+    return voices, f"{len(voices)} recordings and noise"
+
+
+def measure(network: SpeakerNetwork, model: bytes, voices: Sequence[Samples], named: str) -> Parity:
+    """Compare on the CPU; raises `ParityError` beyond 1e-4 absolute or under 0.99999 cosine."""
+    session = EmbeddingSession(model, "the exported graph", provider="cpu")
+    worst, cosine = 0.0, 1.0
+    for batch in _batches(voices):
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(batch)).numpy()
+        got = session.run(batch)
+        difference = np.abs(got - expected).max()
+        # A NaN compares false with every limit, so it is turned into the worst there is.
+        worst = max(worst, float(difference) if np.isfinite(difference) else np.inf)
+        cosine = min(cosine, float(np.sum(got * expected, axis=1).min()))
+    if not worst < MAX_ABS_DIFFERENCE or not cosine > MIN_COSINE:
+        raise ParityError(
+            f"the exported graph differs from PyTorch by {worst:.2g} (limit {MAX_ABS_DIFFERENCE:g}), cosine "
+            f"{cosine:.6f} (limit {MIN_COSINE:g}): not written"
+        )
+    return Parity(worst, min(cosine, 1.0), SECONDS, BATCH_SIZES, named)
+
+
+def _batches(voices: Sequence[Samples]) -> Iterator[Samples]:
+    rng = np.random.default_rng(0)
+    for seconds in SECONDS:
+        count = round(seconds * SAMPLE_RATE)
+        for size in BATCH_SIZES:
+            rows = [np.resize(voices[i % len(voices)], count) for i in range(size)]
+            yield np.stack(rows).astype(np.float32)
+            yield (0.1 * rng.standard_normal((size, count))).astype(np.float32)

@@ -1,0 +1,35 @@
+"""What a network costs: parameters and multiply-accumulates."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from models.network import SpeakerNetwork
+
+
+def count_parameters(network: SpeakerNetwork) -> int:
+    """Trainable parameters of the trunk; window and filterbank are not trained."""
+    return sum(p.numel() for p in network.trunk.parameters())
+
+
+def count_macs(network: SpeakerNetwork, samples: int = 48_000) -> int:
+    """Multiply-accumulates of the trunk's convolutions and linear layers for one waveform."""
+    total = 0
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        weight = cast(Tensor, module.weight)
+        total += output[0].numel() * weight[0].numel()  # inputs that each output value sums over
+
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Linear)
+    hooks = [m.register_forward_hook(add) for m in network.trunk.modules() if isinstance(m, kinds)]
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, samples))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total

@@ -1,0 +1,128 @@
+"""Log-mel front-end, written so that the same arithmetic trains in PyTorch and runs inside ONNX.
+
+The short-time Fourier transform is a convolution with a windowed DFT basis instead of a complex FFT:
+every ONNX provider has a fast convolution, and the exported graph then holds the training code itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SAMPLE_RATE = 16_000
+N_FFT = 512
+WIN_LENGTH = 400
+HOP_LENGTH = 160
+LOG_FLOOR = 1e-6
+NORM_EPS = 1e-5  # torch.nn.InstanceNorm1d's default, which the published network uses
+PRE_EMPHASIS = 0.97
+_BLOCK = math.gcd(WIN_LENGTH, HOP_LENGTH)  # 80 samples: a window is 5 blocks, a hop is 2
+
+
+@dataclass(frozen=True)
+class FrontEndOptions:
+    """What a front-end was trained with.
+
+    `sample_scale` multiplies the waveform first: 32768 for voxceleb_trainer checkpoints made before
+    2021-04-24, whose audio was int16-scaled. `log_input` is False for networks trained without it.
+    """
+
+    n_mels: int = 40
+    window: str = "hamming"
+    pre_emphasis: float = 0.0
+    sample_scale: float = 1.0
+    log_input: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def mel_filterbank(n_mels: int) -> Tensor:
+    """Triangular HTK-mel filters without area normalisation, `[n_fft // 2 + 1, n_mels]`.
+
+    The filterbank of torchaudio's `melscale_fbanks(norm=None, mel_scale="htk")`.
+    """
+    freqs = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)
+    top = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
+    points = 700.0 * (10.0 ** (torch.linspace(0, top, n_mels + 2, dtype=torch.float64) / 2595.0) - 1.0)
+    width = points[1:] - points[:-1]
+    slopes = points[None, :] - freqs[:, None]
+    falling = -slopes[:, :-2] / width[:-1]
+    rising = slopes[:, 2:] / width[1:]
+    return torch.clamp(torch.minimum(falling, rising), min=0.0).float()
+
+
+def _dft_basis(window: Tensor) -> Tensor:
+    """Windowed real and imaginary DFT rows as a `[2 * bins, 80, 5]` convolution kernel.
+
+    The 400-sample window sits in the middle of the 512-sample frame. Its offset only turns the phase,
+    so the basis covers the 400 samples alone and the power stays that of the full frame.
+    """
+    n = torch.arange(WIN_LENGTH, dtype=torch.float64) + (N_FFT - WIN_LENGTH) // 2
+    k = torch.arange(N_FFT // 2 + 1, dtype=torch.float64)
+    angle = 2.0 * math.pi * k[:, None] * n[None, :] / N_FFT
+    basis = torch.cat([torch.cos(angle), -torch.sin(angle)]) * window.double()
+    return basis.reshape(-1, WIN_LENGTH // _BLOCK, _BLOCK).transpose(1, 2).contiguous().float()
+
+
+class LogMel(nn.Module):
+    """Waveform `[batch, samples]` in [-1, 1] at 16 kHz to features `[batch, n_mels, frames]`.
+
+    512-point FFT, 400-sample window, 160-sample hop, centred with reflected edges, power spectrum,
+    HTK mel filters, log, then zero mean and unit variance over time per utterance and mel.
+    `frames = samples // 160 + 1`; at least 201 samples are needed for the reflection.
+    """
+
+    window: Tensor
+    filterbank: Tensor
+    basis: Tensor
+
+    def __init__(self, options: FrontEndOptions) -> None:
+        super().__init__()
+        windows = {"hamming": torch.hamming_window, "hann": torch.hann_window}
+        if options.window not in (*windows, "file"):
+            raise ValueError(f"unknown window {options.window!r}: use one of {sorted(windows)}")
+        self.options = options
+        make_window = windows.get(options.window, torch.hamming_window)
+        self.register_buffer("window", make_window(WIN_LENGTH))
+        self.register_buffer("filterbank", mel_filterbank(options.n_mels))
+        self.register_buffer("basis", _dft_basis(self.window), persistent=False)
+
+    def use(self, window: Tensor, filterbank: Tensor) -> None:
+        """Take window `[400]` and filterbank `[257, n_mels]` from a checkpoint."""
+        self.window.copy_(window)
+        self.filterbank.copy_(filterbank)
+        self.basis.copy_(_dft_basis(self.window))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.basis.copy_(_dft_basis(self.window))
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """Features before normalisation: what training caches, since crops normalise by themselves."""
+        x = waveform * self.options.sample_scale if self.options.sample_scale != 1.0 else waveform
+        if self.options.pre_emphasis:
+            previous = F.pad(x.unsqueeze(1), (1, 0), mode="reflect").squeeze(1)[:, :-1]
+            x = x - self.options.pre_emphasis * previous
+        frames = x.shape[1] // HOP_LENGTH + 1
+        x = F.pad(x.unsqueeze(1), (WIN_LENGTH // 2, WIN_LENGTH // 2), mode="reflect").squeeze(1)
+        x = x[:, : (frames - 1) * HOP_LENGTH + WIN_LENGTH]
+        blocks = x.reshape(x.shape[0], -1, _BLOCK).transpose(1, 2)
+        real, imag = F.conv1d(blocks, self.basis, stride=HOP_LENGTH // _BLOCK).chunk(2, dim=1)
+        mel = torch.matmul(self.filterbank.t(), real * real + imag * imag) + LOG_FLOOR
+        return torch.log(mel) if self.options.log_input else mel
+
+    def normalise(self, features: Tensor) -> Tensor:
+        """Instance normalisation over time without affine terms (biased variance)."""
+        mean = features.mean(dim=2, keepdim=True)
+        centred = features - mean
+        variance = (centred * centred).mean(dim=2, keepdim=True)
+        return centred / torch.sqrt(variance + NORM_EPS)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return self.normalise(self.log_mel(waveform))

@@ -1,0 +1,52 @@
+"""A whole speaker model: front-end and trunk, waveform in, unit-length embedding out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.frontend import FrontEndOptions, LogMel
+from models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
+
+
+def _resnetse34l(options: dict[str, Any]) -> nn.Module:
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return ResNetSE34L(ResNetSE34LOptions(**sizes))
+
+
+ARCHITECTURES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {"ResNetSE34L": _resnetse34l}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything needed to build a `SpeakerNetwork` again: architecture, its options, front-end."""
+
+    architecture: str
+    options: dict[str, Any]
+    front_end: FrontEndOptions
+
+
+class SpeakerNetwork(nn.Module):
+    """Waveform `[batch, samples]`, 16 kHz in [-1, 1], to unit-length `[batch, embedding_dim]`."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        if config.architecture not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise ValueError(f"unknown architecture {config.architecture!r}: known are {known}")
+        if config.options["n_mels"] != config.front_end.n_mels:
+            raise ValueError("the trunk and the front-end must have the same number of mels")
+        self.config = config
+        self.front_end = LogMel(config.front_end)
+        self.trunk = ARCHITECTURES[config.architecture](config.options)
+
+    @property
+    def embedding_dim(self) -> int:
+        return int(self.config.options["embedding_dim"])
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return F.normalize(self.trunk(self.front_end(waveform)), dim=1)

@@ -1,0 +1,106 @@
+"""ResNetSE34L, the "baseline": the light SE-ResNet of clovaai/voxceleb_trainer.
+
+Chung et al. 2020, "In defence of metric learning for speaker recognition" (arXiv:2003.11982).
+Parameter names follow the published code, so that its checkpoints map one to one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.pooling import AttentivePooling
+
+
+@dataclass(frozen=True)
+class ResNetSE34LOptions:
+    """Sizes of the network; the defaults are the published ones with `pooling` SAP or ASP."""
+
+    pooling: str = "SAP"
+    embedding_dim: int = 512
+    n_mels: int = 40
+    filters: tuple[int, ...] = (16, 32, 64, 128)
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    reduction: int = 8
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class SELayer(nn.Module):
+    """Squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.fc = nn.Sequential(
+            nn.Linear(channels, channels // reduction),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels // reduction, channels),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return x * weight[:, :, None, None]
+
+
+class SEBasicBlock(nn.Module):
+    """Residual block; ReLU comes before the first BatchNorm, as in the published code."""
+
+    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int], reduction: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.se = SELayer(outputs, reduction)
+        self.downsample: nn.Sequential | None = None
+        if stride != (1, 1) or inputs != outputs:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.bn1(torch.relu(self.conv1(x)))
+        out = self.se(self.bn2(self.conv2(out)))
+        return torch.relu(out + shortcut)
+
+
+class ResNetSE34L(nn.Module):
+    """Normalised log-mel features `[batch, n_mels, frames]` to embeddings `[batch, embedding_dim]`.
+
+    The output is not length-normalised. SAP at 512 outputs has 1,437,078 parameters, ASP 1,502,614.
+    """
+
+    STRIDES = ((1, 1), (2, 2), (2, 2), (1, 1))
+
+    def __init__(self, options: ResNetSE34LOptions) -> None:
+        super().__init__()
+        self.options = options
+        stem, last = options.filters[0], options.filters[-1]
+        self.conv1 = nn.Conv2d(1, stem, 7, stride=(2, 1), padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        inputs = stem
+        for i, (outputs, blocks) in enumerate(zip(options.filters, options.blocks, strict=True)):
+            stage = []
+            for j in range(blocks):
+                stride = self.STRIDES[i] if j == 0 else (1, 1)
+                stage.append(SEBasicBlock(inputs, outputs, stride, options.reduction))
+                inputs = outputs
+            self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
+        self.pooling = AttentivePooling(options.pooling, last)
+        self.fc = nn.Linear(self.pooling.out_channels, options.embedding_dim)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(features.unsqueeze(1))))
+        for i in range(1, len(self.options.filters) + 1):
+            x = self.get_submodule(f"layer{i}")(x)
+        embedding: Tensor = self.fc(self.pooling(x.mean(dim=2)))
+        return embedding

@@ -1,0 +1,140 @@
+"""Reads clovaai/voxceleb_trainer checkpoints of ResNetSE34L, in every form they have had.
+
+The forms differ in wrapping (a bare state_dict, `model`, `model_state_dict`), in prefixes (`__S__.`
+for the network beside `__L__.` for the loss, `module.` from data-parallel training) and in the
+front-end's buffers. Sizes are read off the tensors; what a file cannot tell is an argument.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.errors import CheckpointError, require_cover
+from models.frontend import WIN_LENGTH, FrontEndOptions
+from models.network import NetworkConfig, SpeakerNetwork
+
+_WRAPPERS = ("model_state_dict", "model", "state_dict")
+_RENAMED = {
+    "sap_linear.weight": "pooling.linear.weight",
+    "sap_linear.bias": "pooling.linear.bias",
+    "attention": "pooling.attention",
+}
+_SIZED_BY = ("conv1.weight", "pooling.attention", "fc.weight", "layer1.0.se.fc.0.weight")
+_FRONT_END = re.compile(r"torchfb(?:\.\d+)?\.(flipped_filter|spectrogram\.window|mel_scale\.fb)$")
+
+
+def network_from(content: object, sample_scale: float = 1.0, log_input: bool = True) -> SpeakerNetwork:
+    """Build the network that a loaded file describes, covering each of its keys.
+
+    `sample_scale` is 32768 for files trained before 2021-04-24 and `log_input` False for those
+    trained without `--log_input`: neither can be read from the file. Raises `CheckpointError` with
+    the names of what is missing, unexpected or misshapen.
+    """
+    trunk, front_end = _split(_state_dict(content))
+    options = _sizes(trunk)
+    window, filterbank, pre_emphasis = _front_end_buffers(front_end)
+    options["n_mels"] = filterbank.shape[1]
+    config = NetworkConfig(
+        architecture="ResNetSE34L",
+        options=options,
+        front_end=FrontEndOptions(
+            n_mels=filterbank.shape[1],
+            window=_window_name(window),
+            pre_emphasis=pre_emphasis,
+            sample_scale=sample_scale,
+            log_input=log_input,
+        ),
+    )
+    network = SpeakerNetwork(config)
+    require_cover("ResNetSE34L", network.trunk.state_dict(), trunk, shown=_published)
+    network.trunk.load_state_dict(trunk, strict=False)  # what may be absent was checked above
+    network.front_end.use(window, filterbank)
+    return network.eval()
+
+
+def _state_dict(content: object) -> dict[str, Tensor]:
+    """Unwrap the file and drop prefixes and the loss's own parameters."""
+    for name in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError("the file holds no state_dict: a mapping of names to tensors was expected")
+    tensors = {}
+    for key, value in content.items():
+        parts = [part for part in str(key).split(".") if part != "module"]
+        if parts[0] == "__L__":
+            continue
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"the file holds {type(value).__name__} under {key!r}, not a tensor")
+        tensors[".".join(parts[1:] if parts[0] == "__S__" else parts)] = value
+    return tensors
+
+
+def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    trunk, front_end = {}, {}
+    for key, value in tensors.items():
+        found = _FRONT_END.match(key)
+        if found:
+            front_end[found[1]] = value
+        else:
+            trunk[_RENAMED.get(key, key)] = value
+    return trunk, front_end
+
+
+def _sizes(trunk: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read widths, depths, pooling and output size off the shapes."""
+    firsts = [f"layer{i}.0.conv1.weight" for i in range(1, 5)]
+    missing = [_published(name) for name in (*_SIZED_BY, *firsts) if name not in trunk]
+    if missing:
+        raise CheckpointError(f"not a ResNetSE34L checkpoint: missing {', '.join(missing)}")
+    pooled, channels = trunk["fc.weight"].shape[-1], trunk["pooling.attention"].shape[0]
+    if pooled not in (channels, 2 * channels):
+        raise CheckpointError(
+            f"fc.weight takes {pooled} inputs: neither SAP ({channels}) nor ASP ({2 * channels})"
+        )
+    filters = tuple(int(trunk[name].shape[0]) for name in firsts)
+    blocks = tuple(
+        1 + max(int(key.split(".")[1]) for key in trunk if re.match(rf"layer{i}\.\d+\.", key))
+        for i in range(1, 5)
+    )
+    return {
+        "pooling": "SAP" if pooled == channels else "ASP",
+        "embedding_dim": int(trunk["fc.weight"].shape[0]),
+        "filters": filters,
+        "blocks": blocks,
+        "reduction": max(1, filters[0] // max(1, int(trunk["layer1.0.se.fc.0.weight"].shape[0]))),
+    }
+
+
+def _front_end_buffers(buffers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, float]:
+    missing = [f"torchfb.{n}" for n in ("spectrogram.window", "mel_scale.fb") if n not in buffers]
+    if missing:
+        raise CheckpointError(f"the front-end is not in the file: missing {', '.join(missing)}")
+    window, filterbank = buffers["spectrogram.window"], buffers["mel_scale.fb"]
+    if tuple(window.shape) != (WIN_LENGTH,):
+        raise CheckpointError(
+            f"torchfb.spectrogram.window has shape {tuple(window.shape)}, expected ({WIN_LENGTH},)"
+        )
+    if filterbank.ndim != 2 or filterbank.shape[0] != 257:
+        raise CheckpointError(
+            f"torchfb.mel_scale.fb has shape {tuple(filterbank.shape)}, expected (257, mels)"
+        )
+    kernel = buffers.get("flipped_filter")
+    return window, filterbank, 0.0 if kernel is None else round(-float(kernel.flatten()[0]), 6)
+
+
+def _window_name(window: Tensor) -> str:
+    for name, make in (("hamming", torch.hamming_window), ("hann", torch.hann_window)):
+        if torch.allclose(window, make(WIN_LENGTH), atol=1e-5):
+            return name
+    return "file"
+
+
+def _published(name: str) -> str:
+    return {ours: theirs for theirs, ours in _RENAMED.items()}.get(name, name)

@@ -1,0 +1,116 @@
+"""Bytes of a recording to mono float32 samples at 16 kHz."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile as sf
+import soxr
+from numpy.typing import NDArray
+
+from runtime.errors import (
+    AudioTooLong,
+    EmptyAudio,
+    NonFiniteAudio,
+    TooManyChannels,
+    TruncatedAudio,
+    UndecodableAudio,
+    UnsupportedSampleRate,
+)
+
+SAMPLE_RATE = 16_000
+MAX_CHANNELS = 8
+MIN_SOURCE_RATE, MAX_SOURCE_RATE = 8_000, 192_000
+_BLOCK_S = 10  # decoded piecewise, so that a header's claim never sizes an allocation
+_CLIPPED_AT = 0.999
+_UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers leave in a WAV header
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Mono samples in [-1, 1] at 16 kHz, with what the source was.
+
+    `clipping` is the share of source samples at full scale; `warnings` are stable words.
+    """
+
+    samples: Samples
+    source_rate: int
+    clipping: float
+    warnings: tuple[str, ...]
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+
+def decode(data: bytes, max_seconds: float) -> Recording:
+    """Decode WAV, FLAC, MP3, Ogg Vorbis / Opus and whatever else libsndfile reads.
+
+    Channels are averaged. Raises an `InputError` that says what is wrong with the bytes.
+    """
+    if not data:
+        raise EmptyAudio("no audio arrived: send a recording as the body or as the form field `audio`")
+    _check_wav_is_whole(data)
+    source, rate, channels = _read(data, max_seconds)
+    if not len(source):
+        raise EmptyAudio("the file holds no audio samples")
+    if not np.isfinite(source).all():
+        raise NonFiniteAudio("the audio holds NaN or infinite samples: export it again as 16-bit PCM")
+    clipping = float(np.mean(np.abs(source) >= _CLIPPED_AT))
+    mono = source.mean(axis=1, dtype=np.float32) if channels > 1 else source[:, 0]
+    if rate != SAMPLE_RATE:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE)
+    warnings = []
+    if channels > 1:
+        warnings.append("downmixed")
+    if rate < SAMPLE_RATE:
+        warnings.append("narrowband")
+    return Recording(np.ascontiguousarray(mono, dtype=np.float32), rate, clipping, tuple(warnings))
+
+
+def _read(data: bytes, max_seconds: float) -> tuple[Samples, int, int]:
+    """Source samples `[samples, channels]`, sample rate and channel count."""
+    try:
+        with sf.SoundFile(io.BytesIO(data)) as file:
+            rate, channels = file.samplerate, file.channels
+            if channels > MAX_CHANNELS:
+                raise TooManyChannels(f"{channels} channels: send at most {MAX_CHANNELS}, better one")
+            if not MIN_SOURCE_RATE <= rate <= MAX_SOURCE_RATE:
+                raise UnsupportedSampleRate(
+                    f"a sample rate of {rate} Hz: send {MIN_SOURCE_RATE} to {MAX_SOURCE_RATE} Hz"
+                )
+            blocks, total = [], 0
+            while len(block := file.read(_BLOCK_S * rate, dtype="float32", always_2d=True)):
+                blocks.append(block)
+                total += len(block)
+                if total > max_seconds * rate:
+                    raise AudioTooLong(f"the recording is longer than the limit of {max_seconds:g} s")
+    except (sf.SoundFileError, RuntimeError, ValueError) as error:
+        reason = str(error).rstrip(".").split(": ", 1)[-1]
+        raise UndecodableAudio(
+            f"the audio cannot be decoded ({reason}): send WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus"
+        ) from error
+    source = np.concatenate(blocks) if blocks else np.zeros((0, channels), np.float32)
+    return source, rate, channels
+
+
+def _check_wav_is_whole(data: bytes) -> None:
+    """libsndfile quietly reads what is there of a cut-off WAV; half a recording must not pass as one."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return
+    at = 12
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]
+        at += 8
+        if name == b"data":
+            if size not in _UNKNOWN_SIZES and at + size > len(data):
+                raise TruncatedAudio(
+                    f"the WAV file is cut off: its header announces {size} bytes of audio and "
+                    f"{len(data) - at} arrived. Send the whole file"
+                )
+            return
+        at += size + size % 2

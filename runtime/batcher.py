@@ -1,0 +1,145 @@
+"""Groups windows of concurrent callers into batches, and keeps one bad item from hurting another.
+
+A single worker owns the session. It takes whatever has queued up while it ran the previous batch, so
+a lone caller never waits for company and a busy server batches by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.audio import Samples
+from runtime.errors import EmbeddingFailed, Overloaded
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batched:
+    """`vectors [windows, dim]` of one item, with how long it waited and ran, in seconds."""
+
+    vectors: Vectors
+    queue_s: float
+    run_s: float
+
+
+@dataclass(frozen=True)
+class _Item:
+    windows: Samples
+    future: Future[Batched]
+    queued_at: float = field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """`run` maps `[n, samples]` to `[n, dim]`; `observe` is told each batch's number of windows."""
+
+    def __init__(
+        self,
+        run: Callable[[Samples], Vectors],
+        max_batch: int = 16,
+        max_queued: int = 128,
+        observe: Callable[[int], None] = lambda windows: None,
+    ) -> None:
+        self._run, self._observe = run, observe
+        self._max_batch = max_batch
+        self._queue: queue.Queue[_Item | None] = queue.Queue(max_queued)
+        self._closed = False
+        self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
+        self._worker.start()
+
+    @property
+    def depth(self) -> int:
+        """Items waiting now."""
+        return self._queue.qsize()
+
+    def submit(self, windows: Samples) -> Future[Batched]:
+        """Queue one item's windows `[n, samples]`; raises `Overloaded` when the queue is full."""
+        item = _Item(windows, Future())
+        if self._closed:
+            raise Overloaded("the service is shutting down")
+        try:
+            self._queue.put_nowait(item)
+        except queue.Full:
+            raise Overloaded("too many recordings are waiting to be embedded: try again shortly") from None
+        return item.future
+
+    def close(self) -> None:
+        """Finish what is queued, then stop; later submissions are refused."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._worker.join()
+
+    def _work(self) -> None:
+        open_ = True
+        while open_:
+            items, open_ = self._take()
+            if items:
+                self._process(items)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                left = self._queue.get_nowait()
+                if left is not None and left.future.set_running_or_notify_cancel():
+                    left.future.set_exception(Overloaded("the service is shutting down"))
+
+    def _take(self) -> tuple[list[_Item], bool]:
+        """Wait for one item, add what else has queued up; False once told to stop."""
+        items: list[_Item] = []
+        total = 0
+        item = self._queue.get()
+        while item is not None:
+            if item.future.set_running_or_notify_cancel():  # a caller that has gone is dropped here
+                items.append(item)
+                total += len(item.windows)
+            if total >= self._max_batch:
+                return items, True
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return items, True
+        return items, False
+
+    def _process(self, items: list[_Item]) -> None:
+        """One batch; when it fails, each item alone, so that only the bad one does."""
+        started = time.perf_counter()
+        try:
+            vectors = self._embed(np.concatenate([item.windows for item in items]))
+        except Exception as error:
+            if len(items) == 1:
+                reason = (
+                    error
+                    if isinstance(error, EmbeddingFailed)
+                    else EmbeddingFailed(f"the model could not embed this recording ({type(error).__name__})")
+                )
+                reason.__cause__ = None if reason is error else error
+                items[0].future.set_exception(reason)
+                return
+            for item in items:
+                self._process([item])
+            return
+        ran = time.perf_counter() - started
+        at = 0
+        for item in items:
+            part = vectors[at : at + len(item.windows)]
+            at += len(item.windows)
+            item.future.set_result(Batched(part, started - item.queued_at, ran))
+
+    def _embed(self, windows: Samples) -> Vectors:
+        parts = []
+        for i in range(0, len(windows), self._max_batch):
+            batch = windows[i : i + self._max_batch]
+            self._observe(len(batch))
+            parts.append(self._run(batch))
+        vectors = np.concatenate(parts)
+        if not np.isfinite(vectors).all():
+            raise EmbeddingFailed("the model gave a vector that is not finite for this recording")
+        return vectors

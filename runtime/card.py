@@ -1,0 +1,177 @@
+"""The model card: what a model is, how it was made, how well it does and how its scores are read.
+
+It travels as JSON in the `.onnx` file's metadata under `sayso.card`; `schema` is its version.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from runtime import model_file
+from runtime.errors import ModelError
+
+CARD_KEY = "sayso.card"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """The front-end inside the graph; lengths in samples, `sample_scale` multiplies the waveform."""
+
+    sample_rate: int
+    n_mels: int
+    n_fft: int
+    win_length: int
+    hop_length: int
+    window: str
+    pre_emphasis: float
+    sample_scale: float
+    log_input: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint a model was exported from."""
+
+    sha256: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Exported against PyTorch: the worst case over the lengths and batch sizes tried."""
+
+    max_abs_difference: float
+    min_cosine: float
+    seconds: tuple[float, ...]
+    batch_sizes: tuple[int, ...]
+    recordings: str
+
+
+@dataclass(frozen=True)
+class TrialsFacts:
+    """Which trials a calibration was made on."""
+
+    name: str
+    sha256: str
+    targets: int
+    nontargets: int
+    speakers: int
+
+
+@dataclass(frozen=True)
+class LlrLine:
+    """Natural-log likelihood ratio of a score: `slope * score + offset`."""
+
+    slope: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Accept at this score and above; the error rates are those measured on the trials."""
+
+    threshold: float
+    fmr: float
+    fnmr: float
+
+
+@dataclass(frozen=True)
+class FalseMatchCurve:
+    """Thresholds at false match rates, FMR descending; beyond the last an exponential tail."""
+
+    fmr: tuple[float, ...]
+    threshold: tuple[float, ...]
+    tail_scale: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Densities of target and non-target scores between `edges`, for drawing."""
+
+    edges: tuple[float, ...]
+    target: tuple[float, ...]
+    nontarget: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How scores of this model become decisions."""
+
+    trials: TrialsFacts
+    llr: LlrLine
+    operating_points: dict[str, Threshold]
+    false_match_curve: FalseMatchCurve
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is known of a served model. `macs` are per window of `window_samples`."""
+
+    name: str
+    architecture: str
+    options: dict[str, Any]
+    embedding_dim: int
+    parameters: int
+    macs: int
+    front_end: FrontEnd
+    window_samples: int
+    source: Source
+    parity: Parity
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+_adapter = TypeAdapter(ModelCard)
+
+
+def read_card(model: bytes, name: str) -> ModelCard:
+    """The card in a model file's bytes; `name` is for the message. Raises `ModelError`."""
+    try:
+        text = model_file.metadata(model).get(CARD_KEY)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ModelError(f"{name}: {error}") from error
+    if text is None:
+        raise ModelError(
+            f"{name} has no Sayso card: it was not made by `sayso export`. Export its checkpoint again"
+        )
+    try:
+        schema = json.loads(text).get("schema")
+        if schema != SCHEMA:
+            raise ModelError(f"{name} has a card of schema {schema}; this version reads {SCHEMA}")
+        return _adapter.validate_json(text)
+    except (ValidationError, ValueError, AttributeError) as error:
+        raise ModelError(f"{name} has a damaged card: {error}") from error
+
+
+def with_card(model: bytes, card: ModelCard) -> bytes:
+    """The same model carrying `card`; its identity does not change."""
+    return model_file.with_metadata(model, CARD_KEY, card.to_json())
+
+
+def write_card(path: Path, card: ModelCard) -> None:
+    """Replace the card of the model file at `path`, in one step that a crash cannot tear."""
+    content = with_card(path.read_bytes(), card)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def calibration_from(values: dict[str, Any]) -> Calibration:
+    """Parse what `evaluate.calibration.Calibration.to_dict()` gives; raises `ValueError`."""
+    return TypeAdapter(Calibration).validate_python(values)

@@ -1,0 +1,93 @@
+"""The card's place in an `.onnx` file, and the file's identity without it.
+
+An ONNX file is one protobuf message (onnx.proto3, `ModelProto`); its metadata are fields with number
+14. Working on the bytes of the outermost fields keeps every other byte as it was, so a model's
+identity does not change when its card is calibrated, and needs no protobuf or onnx package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+_METADATA_PROPS = 14
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+def network_sha256(model: bytes) -> str:
+    """sha256 over everything but the metadata: the same before and after a calibration."""
+    digest = hashlib.sha256()
+    for number, start, _, end in _fields(model):
+        if number != _METADATA_PROPS:
+            digest.update(model[start:end])
+    return digest.hexdigest()
+
+
+def metadata(model: bytes) -> dict[str, str]:
+    """The file's `metadata_props`. Raises `ValueError` when the bytes are not a protobuf message."""
+    entries = {}
+    for number, _, payload, end in _fields(model):
+        if number == _METADATA_PROPS:
+            entry = {n: model[p:e].decode() for n, _, p, e in _fields(model, payload, end)}
+            entries[entry.get(1, "")] = entry.get(2, "")
+    return entries
+
+
+def with_metadata(model: bytes, key: str, value: str) -> bytes:
+    """The same model with one metadata entry set, the other entries and all else untouched."""
+    parts = []
+    for number, start, payload, end in _fields(model):
+        if number == _METADATA_PROPS:
+            entry = {n: model[p:e].decode() for n, _, p, e in _fields(model, payload, end)}
+            if entry.get(1, "") == key:
+                continue
+        parts.append(model[start:end])
+    entry_bytes = _length_field(1, key.encode()) + _length_field(2, value.encode())
+    return b"".join([*parts, _length_field(_METADATA_PROPS, entry_bytes)])
+
+
+def _fields(data: bytes, at: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, int, int]]:
+    """Each field of a message as (number, start, start of the payload, end)."""
+    stop = len(data) if stop is None else stop
+    while at < stop:
+        start = at
+        tag, at = _varint(data, at, stop)
+        number, wire = tag >> 3, tag & 7
+        payload = at
+        if wire == _VARINT:
+            _, at = _varint(data, at, stop)
+        elif wire == _LENGTH:
+            size, payload = _varint(data, at, stop)
+            at = payload + size
+        elif wire in (_FIXED64, _FIXED32):
+            at += 8 if wire == _FIXED64 else 4
+        else:
+            raise ValueError("not an ONNX file: unknown protobuf wire type")
+        if at > stop or number == 0:
+            raise ValueError("not an ONNX file, or one that was cut short")
+        yield number, start, payload, at
+
+
+def _varint(data: bytes, at: int, stop: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < stop and shift < 64:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise ValueError("not an ONNX file, or one that was cut short")
+
+
+def _length_field(number: int, payload: bytes) -> bytes:
+    return _encode_varint(number << 3 | _LENGTH) + _encode_varint(len(payload)) + payload
+
+
+def _encode_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,100 @@
+"""One ONNX Runtime session on a provider that was chosen and checked, never assumed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from runtime.audio import Samples
+from runtime.errors import ModelError, ProviderError
+
+Provider = Literal["auto", "cpu", "cuda"]
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_ERRORS_ONLY, _FATAL_ONLY = 3, 4
+
+
+def available_cores() -> int:
+    """Cores this process may use: its affinity, which containers and taskset narrow."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def session_options(threads: int, severity: int = _ERRORS_ONLY) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = severity
+    # Several models and the decoder share the cores: a spinning pool would starve them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Silence drives activations into denormals, which x86 multiplies many times slower.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return options
+
+
+class EmbeddingSession:
+    """`[batch, samples]` float32 waveforms to `[batch, dim]` float32 embeddings.
+
+    `provider` "cuda" fails loudly when CUDA cannot be used; "auto" takes it where it works and the
+    CPU elsewhere. `threads` 0 uses every core available. Raises `ModelError` or `ProviderError`.
+    """
+
+    def __init__(self, model: bytes, name: str, provider: Provider = "auto", threads: int = 0) -> None:
+        self._name = name
+        self._threads = threads or available_cores()
+        self._session = self._create(model, provider)
+        self.provider: str = self._session.get_providers()[0]
+        inputs = [(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()]
+        outputs = [o.name for o in self._session.get_outputs()]
+        if inputs != [("waveform", "tensor(float)", 2)] or outputs != ["embedding"]:
+            raise ModelError(
+                f"{name} takes {inputs} and gives {outputs}; a Sayso model takes waveform [batch, samples] "
+                "and gives embedding [batch, dim]"
+            )
+
+    def run(self, waveforms: Samples) -> NDArray[np.float32]:
+        """Embed `[batch, samples]`."""
+        output: NDArray[np.float32] = self._session.run(["embedding"], {"waveform": waveforms})[0]
+        return output
+
+    def _create(self, model: bytes, provider: Provider) -> ort.InferenceSession:
+        if provider == "cpu" or (provider == "auto" and not _cuda_driver_present()):
+            return self._open(model, [CPU])
+        if CUDA not in ort.get_available_providers():
+            if provider == "auto":
+                return self._open(model, [CPU])
+            raise ProviderError(
+                "CUDA was asked for, but this onnxruntime has no CUDA provider: install onnxruntime-gpu"
+            )
+        ort.preload_dlls()
+        # Exhaustive search tries every algorithm at each new shape and costs up to a second there.
+        cuda = (CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})
+        session = self._open(model, [cuda, CPU], _ERRORS_ONLY if provider == "cuda" else _FATAL_ONLY)
+        # A provider that is listed may still have fallen back with no more than a log line.
+        if session.get_providers()[0] == CUDA:
+            return session
+        if provider == "auto":
+            return self._open(model, [CPU])
+        raise ProviderError(
+            f"CUDA was asked for, but {self._name} could not be placed on it: check the driver with "
+            "nvidia-smi and the CUDA libraries with pip install 'sayso[cuda]', or set SAYSO_PROVIDER=cpu"
+        )
+
+    def _open(
+        self, model: bytes, providers: list[object], severity: int = _ERRORS_ONLY
+    ) -> ort.InferenceSession:
+        try:
+            return ort.InferenceSession(model, session_options(self._threads, severity), providers=providers)
+        except Exception as error:  # onnxruntime raises its own unexported classes
+            raise ModelError(f"{self._name} cannot be loaded: {error}") from error
+
+
+def _cuda_driver_present() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,166 @@
+"""How much speech a recording holds and how clean it is.
+
+Voice activity comes from Silero VAD (MIT, weights/silero_vad.LICENSE), whose sequence graph scores a
+whole recording in one call: one speech probability per 32 ms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from runtime.audio import SAMPLE_RATE, Recording, Samples
+from runtime.errors import TooClipped, TooLittleSpeech, TooNoisy
+from runtime.session import CPU, session_options
+
+FRAME = 512  # samples, 32 ms
+_CONTEXT = 64  # samples of the previous frame the detector sees
+_ON, _OFF = 0.5, 0.35  # speech starts at the first probability and ends below the second
+_MIN_SPEECH, _MIN_GAP, _PAD = 3, 4, 1  # frames: shorter speech is dropped, shorter gaps are kept
+_MAX_SNR_DB = 60.0
+NOISY_DB, CLIPPED_SHARE = 10.0, 0.005
+_WEIGHTS = Path(__file__).with_name("weights") / "silero_vad.onnx"
+
+
+@dataclass(frozen=True)
+class SpeechReport:
+    """What was heard. `snr_db` is None without speech; `clipping` is a share of samples.
+
+    `warnings`: downmixed, narrowband, noisy (under 10 dB), clipped (over 0.5 % of samples).
+    """
+
+    duration_s: float
+    net_speech_s: float
+    snr_db: float | None
+    clipping: float
+    sample_rate: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """What a recording needs before it may decide anything."""
+
+    required_speech_s: float
+    min_snr_db: float
+    max_clipping: float
+
+    def check(self, report: SpeechReport) -> None:
+        """Raise `TooLittleSpeech`, `TooNoisy` or `TooClipped` when the report falls short."""
+        heard, needed = report.net_speech_s, self.required_speech_s
+        if heard < needed:
+            raise TooLittleSpeech(
+                f"{heard:.1f} s of speech in {report.duration_s:.1f} s of audio, {needed:.1f} s are needed: "
+                "record longer or closer to the microphone",
+                heard,
+                needed,
+            )
+        if report.clipping > self.max_clipping:
+            raise TooClipped(
+                f"{report.clipping:.0%} of the samples are clipped: lower the recording level",
+                heard,
+                needed,
+            )
+        if report.snr_db is not None and report.snr_db < self.min_snr_db:
+            raise TooNoisy(
+                f"the speech is only {report.snr_db:.0f} dB above the noise, {self.min_snr_db:.0f} dB are "
+                "needed: record in a quieter place",
+                heard,
+                needed,
+            )
+
+
+class SpeechDetector:
+    """Finds speech; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._session = ort.InferenceSession(_WEIGHTS, session_options(threads=1), providers=[CPU])
+
+    def detect(self, recording: Recording) -> tuple[SpeechReport, Samples]:
+        """The report, and the speech alone: its segments in order, end to end."""
+        samples = recording.samples
+        mask = _segments(self._probabilities(samples))
+        frames = _frames(samples)
+        speech = frames[mask].ravel()
+        # The last frame is padded: padding is not speech.
+        if len(mask) and mask[-1]:
+            speech = speech[: len(speech) - (frames.size - len(samples))]
+        snr = _snr_db(np.mean(frames * frames, axis=1), mask)
+        warnings = list(recording.warnings)
+        if snr is not None and snr < NOISY_DB:
+            warnings.append("noisy")
+        if recording.clipping > CLIPPED_SHARE:
+            warnings.append("clipped")
+        report = SpeechReport(
+            duration_s=recording.duration_s,
+            net_speech_s=len(speech) / SAMPLE_RATE,
+            snr_db=snr,
+            clipping=recording.clipping,
+            sample_rate=recording.source_rate,
+            warnings=tuple(warnings),
+        )
+        return report, speech
+
+    def _probabilities(self, samples: Samples) -> NDArray[np.float32]:
+        frames = _frames(samples)
+        context = np.zeros((len(frames), _CONTEXT), np.float32)
+        context[1:] = frames[:-1, -_CONTEXT:]
+        state = np.zeros((1, 1, 128), np.float32)
+        feed = {"input": np.concatenate([context, frames], axis=1), "h": state, "c": state}
+        probabilities: NDArray[np.float32] = self._session.run(["speech_probs"], feed)[0]
+        return probabilities
+
+
+def _frames(samples: Samples) -> Samples:
+    """`[frames, 512]`, the last one zero-padded."""
+    count = -(-len(samples) // FRAME)
+    padded = np.zeros(count * FRAME, np.float32)
+    padded[: len(samples)] = samples
+    return padded.reshape(count, FRAME)
+
+
+def _segments(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Speech frames: hysteresis, then short bursts dropped, short gaps bridged and edges padded."""
+    mask = np.zeros(len(probabilities), bool)
+    speaking = False
+    for i, p in enumerate(probabilities):
+        speaking = p >= _ON or (speaking and p >= _OFF)
+        mask[i] = speaking
+    for start, stop in _runs(mask):
+        if stop - start < _MIN_SPEECH:
+            mask[start:stop] = False
+    spoken = _runs(mask)
+    for (_, stop), (start, _) in pairwise(spoken):
+        if start - stop < _MIN_GAP:
+            mask[stop:start] = True
+    for start, stop in _runs(mask):
+        mask[max(0, start - _PAD) : stop + _PAD] = True
+    return mask
+
+
+def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """`(start, stop)` of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _snr_db(power: NDArray[np.float32], mask: NDArray[np.bool_]) -> float | None:
+    """Speech power over noise power, the noise taken off the speech; None without speech.
+
+    The quietest tenth of the frames is taken for noise: pauses, or at worst the softest speech, so a
+    recording without a pause is reported noisier than it is, never cleaner.
+    """
+    if not mask.any():
+        return None
+    noise = float(np.percentile(power, 10))
+    speech = float(power[mask].mean()) - noise
+    if speech <= 0.0:
+        return -_MAX_SNR_DB
+    if noise <= speech * 10.0 ** (-_MAX_SNR_DB / 10.0):
+        return _MAX_SNR_DB
+    return round(10.0 * float(np.log10(speech / noise)), 1)

@@ -1,0 +1,75 @@
+"""What several commands share: settings, models by name, the engine, output, progress."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from runtime.errors import ModelError
+from service.engine import Call, Engine
+from service.metrics import Metrics
+from service.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="A served model; the default one if absent.")]
+Tenant = Annotated[str, typer.Option(help="Whose speakers.")]
+
+
+def settings(**overrides: Any) -> Settings:
+    """The settings from the environment; a bad one ends the command with a line naming it."""
+    try:
+        return Settings(**{k: v for k, v in overrides.items() if v is not None})
+    except ValidationError as error:
+        lines = [f"SAYSO_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        raise typer.BadParameter("; ".join(lines)) from None
+
+
+def model_path(name: str) -> Path:
+    """A model file by its served name or its path; raises `ModelError` for neither."""
+    served = settings().models
+    if name in served:
+        return served[name]
+    path = Path(name)
+    if path.is_file():
+        return path
+    raise ModelError(f"no model {name!r}: give a path to an .onnx file or one of {', '.join(served)}")
+
+
+@contextmanager
+def engine() -> Iterator[Engine]:
+    """The service's engine on the service's own store, for one command."""
+    running = Engine(settings(), Metrics())
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def call(tenant: str) -> Call:
+    return Call(tenant, uuid.uuid4().hex)
+
+
+def show(value: Any, as_json: bool, text: str) -> None:
+    """Print `value` as JSON or the text for people."""
+    if not as_json:
+        typer.echo(text)
+    elif hasattr(value, "model_dump_json"):
+        typer.echo(value.model_dump_json(indent=2))
+    else:
+        typer.echo(json.dumps(value, indent=2))
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error, silent where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)

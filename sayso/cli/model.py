@@ -1,0 +1,235 @@
+"""Commands about model files: export, inspect, embed, evaluate, calibrate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from runtime.card import ModelCard, calibration_from, read_card, write_card
+from runtime.embedder import Embedder
+from runtime.errors import ModelError
+from runtime.model_file import network_sha256
+from sayso.cli import common
+from sayso.cli.common import AsJson
+from sayso.listen import embed_files
+
+if TYPE_CHECKING:
+    from evaluate.report import Evaluation
+    from evaluate.trials import TrialList
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file or a served name.")]
+Trials = Annotated[Path, typer.Option(help="A trial list: `1 a.wav b.wav` a line.")]
+Root = Annotated[Path, typer.Option(help="The folder its paths are relative to.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
+Plots = Annotated[Path | None, typer.Option(help="Draw DET and score plots into this folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (export, inspect, embed, evaluate, calibrate):
+        app.command()(command)
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A voxceleb_trainer or Sayso checkpoint.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
+    name: Annotated[str | None, typer.Option(help="The model's name; that of the file if absent.")] = None,
+    recordings: Annotated[
+        Path | None, typer.Option(help="A folder of speech to check the export on; else synthetic voices.")
+    ] = None,
+    int16_scale: Annotated[
+        bool, typer.Option("--int16-scale", help="Trained before 2021-04-24, on int16-scaled audio.")
+    ] = False,
+    linear_input: Annotated[
+        bool, typer.Option("--linear-input", help="Trained without --log_input.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint into one .onnx model, proven equal to it."""
+    try:
+        from export.exporter import export_checkpoint
+    except ImportError as error:
+        raise ModelError("export needs PyTorch: pip install 'sayso[train]'") from error
+
+    card = export_checkpoint(
+        checkpoint,
+        output,
+        name or output.stem,
+        recordings,
+        sample_scale=32768.0 if int16_scale else None,
+        log_input=False if linear_input else None,
+    )
+    common.show(
+        asdict(card),
+        as_json,
+        f"{output}: {card.architecture}, {card.parameters:,} parameters, {card.embedding_dim}-d; "
+        f"differs from PyTorch by at most {card.parity.max_abs_difference:.1g} on {card.parity.recordings}.\n"
+        f"Next: sayso calibrate {output} --trials TRIALS --root FOLDER",
+    )
+
+
+def inspect(model: ModelArgument, as_json: AsJson = False) -> None:
+    """Print a model's card."""
+    path = common.model_path(model)
+    content = path.read_bytes()
+    card = read_card(content, path.name)
+    facts = {"path": str(path), "sha256": network_sha256(content), **asdict(card)}
+    common.show(facts, as_json, _card_text(path, network_sha256(content), card))
+
+
+def embed(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Recordings.")],
+    out: Annotated[Path, typer.Option(help="The .npy file to write: float32 [files, dim].")],
+    model: Annotated[str, typer.Option(help="An .onnx file or a served name.")] = "baseline",
+    as_json: AsJson = False,
+) -> None:
+    """Write the embeddings of recordings, in the order given."""
+    matrix, silent = _embed(common.model_path(model), files)
+    with out.open("wb") as file:
+        np.save(file, matrix)
+    facts = {"out": str(out), "files": len(files), "dim": matrix.shape[1], "without_speech": silent}
+    note = f" ({silent} hold no detectable speech)" if silent else ""
+    common.show(facts, as_json, f"{out}: {matrix.shape[0]} x {matrix.shape[1]}{note}")
+
+
+def evaluate(
+    model: ModelArgument,
+    trials: Trials,
+    root: Root,
+    json_file: JsonFile = None,
+    plots: Plots = None,
+    card: Annotated[bool, typer.Option("--card", help="Write the results into the model's card.")] = False,
+) -> None:
+    """Score a trial list: EER, minDCF and Cllr, with intervals over speakers."""
+    from evaluate.report import evaluate_scores
+
+    path = common.model_path(model)
+    current = read_card(path.read_bytes(), path.name)
+    found, scores, silent = _score(path, trials, root)
+    llr = current.calibration.llr if current.calibration else None
+    result = evaluate_scores(scores, found, llr=(llr.slope, llr.offset) if llr else None)
+    if card:
+        write_card(path, _with_evaluation(current, result))
+    if plots:
+        thresholds = (
+            {name: point.threshold for name, point in current.calibration.operating_points.items()}
+            if current.calibration
+            else {"eer": result.eer_threshold}
+        )
+        _draw(plots, path.stem, scores, found.labels, thresholds)
+    _report(path, result, silent, json_file)
+
+
+def calibrate(
+    model: ModelArgument,
+    trials: Trials,
+    root: Root,
+    json_file: JsonFile = None,
+    plots: Plots = None,
+) -> None:
+    """Set a model's thresholds and LLR line on a trial list, and write them into its card."""
+    from evaluate.calibration import fit_calibration
+    from evaluate.report import evaluate_scores
+
+    path = common.model_path(model)
+    found, scores, silent = _score(path, trials, root)
+    fitted = fit_calibration(scores, found)
+    if fitted.llr.slope <= 0:
+        raise ModelError(f"{path.name} scores these trials no better than chance: not calibrated")
+    result = evaluate_scores(scores, found, llr=(fitted.llr.slope, fitted.llr.offset))
+    current = read_card(path.read_bytes(), path.name)
+    calibrated = replace(current, calibration=calibration_from(fitted.to_dict()))
+    write_card(path, _with_evaluation(calibrated, result))
+    thresholds = {name: point.threshold for name, point in fitted.operating_points.items()}
+    if plots:
+        _draw(plots, path.stem, scores, found.labels, thresholds)
+    _report(path, result, silent, json_file)
+    for name, point in fitted.operating_points.items():
+        typer.echo(
+            f"  {name:<10} threshold {point.threshold:.4f}  FMR {point.fmr:.4f}  FNMR {point.fnmr:.4f}"
+        )
+
+
+def _with_evaluation(card: ModelCard, result: Evaluation) -> ModelCard:
+    return replace(card, evaluation={**card.evaluation, result.trials: result.to_dict()})
+
+
+def _embed(path: Path, files: list[Path]) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+    chosen = common.settings()
+    with (
+        Embedder(path, chosen.provider, chosen.threads) as embedder,
+        common.progress_bar() as bar,
+    ):
+        task = bar.add_task("embedding", total=len(files))
+        return embed_files(embedder, files, advance=lambda: bar.advance(task))
+
+
+def _score(
+    path: Path, trials: Path, root: Path
+) -> tuple[TrialList, np.ndarray[Any, np.dtype[np.float64]], int]:
+    from evaluate.trials import read_trials
+
+    found = read_trials(trials)
+    matrix, silent = _embed(path, [root / recording for recording in found.recordings])
+    return found, found.scores(matrix), silent
+
+
+def _draw(folder: Path, stem: str, scores: Any, labels: Any, thresholds: dict[str, float]) -> None:
+    from evaluate.plots import det_plot, score_plot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    det_plot({stem: (scores, labels)}, folder / f"{stem}-det.png")
+    score_plot(scores, labels, thresholds, folder / f"{stem}-scores.png")
+
+
+def _report(path: Path, result: Evaluation, silent: int, json_file: Path | None) -> None:
+    facts = {"model": str(path), **result.to_dict(), "recordings_without_speech": silent}
+    if json_file:
+        json_file.write_text(json.dumps(facts, indent=2) + "\n")
+    low, high = result.eer_interval
+    typer.echo(
+        f"{path.name} on {result.trials}: {result.targets} target, {result.nontargets} non-target trials"
+    )
+    typer.echo(f"  EER {result.eer:.2%} (95 % interval over speakers {low:.2%} to {high:.2%})")
+    typer.echo(f"  minDCF {result.min_dcf:.3f}  Cllr {result.cllr:.3f} ({result.cllr_calibration})")
+    for name, group in result.groups.items():
+        typer.echo(f"  {name:<20} EER {group.eer:.2%}  {group.targets} + {group.nontargets} trials")
+    if silent:
+        typer.echo(f"  {silent} recordings hold no detectable speech and were embedded whole")
+
+
+def _point(name: str, threshold: float, fmr: float, fnmr: float) -> str:
+    return f"  {name:<11} threshold {threshold:.4f}  FMR {fmr:.4f}  FNMR {fnmr:.4f}"
+
+
+def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
+    front, parity = card.front_end, card.parity
+    seconds = card.window_samples / front.sample_rate
+    lines = [
+        f"{card.name}: {card.architecture}, {card.options.get('pooling', '')}, {card.embedding_dim}-d",
+        f"  file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
+        f"  sha256        {sha256} (of the network, without this card)",
+        f"  parameters    {card.parameters:,}; {card.macs / 1e9:.2f} GMACs per {seconds:g} s",
+        f"  front-end     {front.n_mels} mels, {front.window} {front.win_length}/{front.hop_length}, "
+        f"pre-emphasis {front.pre_emphasis:g}, sample scale {front.sample_scale:g}",
+        f"  source        {card.source.format} checkpoint {card.source.sha256[:16]}",
+        f"  parity        max |difference| {parity.max_abs_difference:.1g}, cosine {parity.min_cosine:.6f}",
+    ]
+    for name, result in card.evaluation.items():
+        low, high = result["eer_interval"]
+        lines.append(
+            f"  {name:<13} EER {result['eer']:.2%} ({low:.2%} to {high:.2%}), minDCF {result['min_dcf']:.3f}"
+        )
+    if card.calibration is None:
+        lines.append("  calibration   none: it embeds, but does not decide")
+    else:
+        lines.append(f"  calibration   on {card.calibration.trials.name}")
+        lines += [
+            "  " + _point(name, p.threshold, p.fmr, p.fnmr)
+            for name, p in card.calibration.operating_points.items()
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""`sayso enroll`, `verify` and `identify`: the service's decisions without the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from enroll.errors import SpeakerNotFound
+from sayso.cli import common
+from sayso.cli.common import AsJson, ModelName, Tenant
+from service.schemas import Identification, Verification
+
+SpeakerId = Annotated[str, typer.Argument(metavar="ID", help="The speaker's id.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(enroll)
+    app.command()(verify)
+    app.command()(identify)
+
+
+def enroll(
+    speaker_id: SpeakerId,
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Recordings of the speaker.")],
+    tenant: Tenant = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Add recordings to a speaker, who is created if new."""
+    with common.engine() as engine:
+        try:
+            engine.store.speaker(tenant, speaker_id)
+        except SpeakerNotFound:
+            engine.store.create_speaker(tenant, speaker_id)
+        added = [engine.enroll(common.call(tenant), speaker_id, file.read_bytes()) for file in files]
+    last = added[-1]
+    text = f"{speaker_id}: {last.status}, {last.net_speech_s:.1f} s of speech"
+    if last.remaining_speech_s:
+        text += f", {last.remaining_speech_s:.1f} s more needed"
+    common.show([item.model_dump() for item in added], as_json, text)
+
+
+def verify(
+    speaker_id: SpeakerId,
+    file: File,
+    model: ModelName = None,
+    tenant: Tenant = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Is this recording of that speaker?"""
+    with common.engine() as engine:
+        answer = engine.verify(common.call(tenant), speaker_id, file.read_bytes(), model)
+    common.show(answer, as_json, _verification(answer))
+
+
+def identify(
+    file: File,
+    model: ModelName = None,
+    top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates to list.")] = 5,
+    group: Annotated[str | None, typer.Option(help="Search only this group.")] = None,
+    tenant: Tenant = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Who, of the enrolled speakers, is this?"""
+    with common.engine() as engine:
+        answer = engine.identify(common.call(tenant), file.read_bytes(), model, top_k, group)
+    common.show(answer, as_json, _identification(answer))
+
+
+def _verification(answer: Verification) -> str:
+    reason = f" ({answer.reason})" if answer.reason else ""
+    return (
+        f"{answer.decision}{reason}: score {answer.score:.3f}, threshold {answer.threshold.value:.3f} "
+        f"at {answer.threshold.operating_point}{_llr(answer.llr)}"
+    )
+
+
+def _identification(answer: Identification) -> str:
+    reason = f" ({answer.reason})" if answer.reason else ""
+    found = f" {answer.speaker_id}" if answer.speaker_id else ""
+    lines = [
+        f"{answer.decision}{found}{reason}: threshold {answer.threshold.value:.3f} at "
+        f"{answer.threshold.operating_point} among {answer.searched}"
+    ]
+    lines += [f"  {c.rank}. {c.speaker_id}  score {c.score:.3f}{_llr(c.llr)}" for c in answer.candidates]
+    return "\n".join(lines)
+
+
+def _llr(value: float | None) -> str:
+    return "" if value is None else f", LLR {value:+.1f}"

@@ -1,0 +1,79 @@
+"""`sayso serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from enroll.keys import SCOPES, KeyRing
+from sayso.cli import common
+from service import logs
+from service.app import create_app
+from service.engine import Engine
+from service.metrics import Metrics
+from service.settings import Settings
+
+TENANT = "default"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(serve)
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Run the service."""
+    chosen = common.settings(host=host, port=port)
+    logs.configure(chosen.log_level)
+    engine = Engine(chosen, Metrics())
+    try:
+        engine.index.warm()
+        engine.check()
+        _announce(engine, chosen, _first_key(engine.store.keys, chosen))
+    except BaseException:
+        engine.close()
+        raise
+    uvicorn.run(
+        create_app(engine),
+        host=chosen.host,
+        port=chosen.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+    )
+
+
+def _first_key(keys: KeyRing, chosen: Settings) -> str | None:
+    """Install the operator's key, or make one where there is none yet; the text of a new one."""
+    if chosen.admin_key is not None:
+        keys.install_key(chosen.admin_key.get_secret_value(), TENANT, SCOPES, "SAYSO_ADMIN_KEY")
+        return None
+    if keys.has_keys():
+        return None
+    return keys.create_key(TENANT, SCOPES, "made at the first start")[1]
+
+
+def _announce(engine: Engine, chosen: Settings, new_key: str | None) -> None:
+    url = f"http://{chosen.host}:{chosen.port}"
+    lines = [f"Sayso answers on {url} (API: {url}/docs), keeping its data in {chosen.data_dir}"]
+    for model in engine.models.values():
+        state = "calibrated" if model.policy else "NOT CALIBRATED: it will refuse to decide"
+        lines.append(f"  model {model.name} on {model.embedder.provider}, {state}")
+    if new_key:
+        lines += [
+            "",
+            "A first API key was made. It is shown only now; keep it:",
+            f"  export SAYSO_KEY={new_key}",
+            "Try it with any recording of a voice:",
+            f'  curl -H "Authorization: Bearer {new_key}" -H "Content-Type: application/json" \\',
+            f'       -d \'{{"id": "alice"}}\' {url}/v1/speakers',
+            f'  curl -H "Authorization: Bearer {new_key}" -F audio=@alice.wav \\',
+            f"       {url}/v1/speakers/alice/enrollments",
+            "",
+        ]
+    typer.echo("\n".join(lines))

@@ -1,0 +1,1 @@
+"""HTTP requests in; decisions, metrics and problem documents out."""

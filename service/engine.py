@@ -1,0 +1,278 @@
+"""From a recording's bytes to an answer, straight down: decode, speech, embed, store, decide.
+
+HTTP and the command line both call this, so the same recordings score the same through either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enroll.decision import decide_identify, decide_verify, score
+from enroll.errors import SpeakerOptedOut
+from enroll.index import SpeakerIndex
+from enroll.store import Store
+from enroll.types import NewEnrollment
+from runtime.audio import Recording, Samples, decode
+from runtime.embedder import Embedding
+from runtime.speech import QualityLimits, SpeechDetector, SpeechReport
+from runtime.synthesis import synthetic_voice
+from service.errors import ServiceError
+from service.metrics import Metrics
+from service.schemas import (
+    AudioOut,
+    CandidateOut,
+    Comparison,
+    EmbeddingOut,
+    EnrollmentAdded,
+    EnrollmentOut,
+    Identification,
+    TemplateOut,
+    ThresholdOut,
+    Verification,
+)
+from service.served import ServedModel, load_models
+from service.settings import Settings
+
+_DOUBTFUL = ("noisy", "clipped")
+EXAMPLE_S = 3.0
+
+
+@dataclass
+class Call:
+    """One request: whose speakers it may touch, its id, and how long each stage of it took."""
+
+    tenant: str
+    request_id: str
+    stages: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to a stage: a call may decode two recordings, or embed with two models."""
+        self.stages[name] = self.stages.get(name, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A recording that was good enough: its report and its speech alone."""
+
+    report: SpeechReport
+    speech: Samples
+
+
+class Engine:
+    """Everything a running service holds; `close` it. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings, self.metrics = settings, metrics
+        self.models = load_models(settings, metrics)
+        self.default_model = settings.default_model or next(iter(self.models))
+        self.detector = SpeechDetector()
+        self.store = Store(settings.store_path, settings.enroll_required_speech_s)
+        self.index = SpeakerIndex(self.store)
+
+    def close(self) -> None:
+        for model in self.models.values():
+            model.embedder.close()
+        self.store.close()
+
+    def model(self, name: str | None) -> ServedModel:
+        """A served model by name, the default one without; raises a 404 naming those there are."""
+        chosen = name or self.default_model
+        if chosen not in self.models:
+            known = ", ".join(self.models)
+            raise ServiceError(404, "model_unknown", f"no model {chosen!r} is served: there is {known}")
+        return self.models[chosen]
+
+    def enroll(
+        self, call: Call, speaker_id: str, data: bytes, enrollment_id: str | None = None
+    ) -> EnrollmentAdded:
+        """Add a recording to a speaker; raises the rooms' errors."""
+        if self.store.speaker(call.tenant, speaker_id).status == "opted_out":
+            raise SpeakerOptedOut(speaker_id)  # before any work on a voice that must not be enrolled
+        heard = self._hear(call, data, self.settings.enroll_min_speech_s)
+        vectors = {
+            model.embedder.sha256: self._embed(call, model, heard).vector for model in self.models.values()
+        }
+        report = heard.report
+        new = NewEnrollment(report.net_speech_s, report.duration_s, report.snr_db, report.clipping, vectors)
+        with call.stage("store"):
+            speaker, enrollment = self.store.add_enrollment(call.tenant, speaker_id, new, enrollment_id)
+        return EnrollmentAdded(
+            enrollment=EnrollmentOut.model_validate(enrollment),
+            status=speaker.status,
+            net_speech_s=speaker.net_speech_s,
+            remaining_speech_s=speaker.remaining_speech_s,
+            audio=AudioOut.model_validate(report),
+            models=[model.ref for model in self.models.values()],
+            request_id=call.request_id,
+            timings_ms=self._timings(call, "all"),
+        )
+
+    def verify(self, call: Call, speaker_id: str, data: bytes, model_name: str | None = None) -> Verification:
+        """Is this recording of that speaker?"""
+        model = self.model(model_name)
+        policy = model.decides()
+        template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
+        heard = self._hear(call, data, self.settings.verify_required_speech_s)
+        vector = self._embed(call, model, heard).vector
+        with call.stage("search"):
+            decided = decide_verify(score(vector, template.vector), policy, self._doubts(heard))
+        self._count("verify", decided.decision, decided.score, model)
+        return Verification(
+            decision=decided.decision,
+            reason=decided.reason,
+            score=decided.score,
+            llr=decided.llr,
+            threshold=_threshold(model),
+            speaker_id=speaker_id,
+            template=TemplateOut.model_validate(template),
+            audio=AudioOut.model_validate(heard.report),
+            model=model.ref,
+            request_id=call.request_id,
+            timings_ms=self._timings(call, model.name),
+        )
+
+    def identify(
+        self,
+        call: Call,
+        data: bytes,
+        model_name: str | None = None,
+        top_k: int = 5,
+        group: str | None = None,
+        among: Collection[str] | None = None,
+    ) -> Identification:
+        """Who, of the tenant, a group or the listed speakers, is this?"""
+        model = self.model(model_name)
+        policy = model.decides()
+        heard = self._hear(call, data, self.settings.verify_required_speech_s)
+        vector = self._embed(call, model, heard).vector
+        with call.stage("search"):
+            found, searched = self.index.search(
+                call.tenant, model.embedder.sha256, vector, max(2, top_k), among, group
+            )
+            threshold = model.search_threshold(self.settings.identify_fpir, searched)
+            margin = self.settings.identify_margin
+            decided = decide_identify(found, threshold.value, margin, policy, self._doubts(heard))
+        self._count("identify", decided.decision, decided.score, model)
+        return Identification(
+            decision=decided.decision,
+            reason=decided.reason,
+            speaker_id=decided.speaker_id,
+            score=decided.score,
+            llr=decided.llr,
+            margin=decided.margin,
+            searched=searched,
+            candidates=[
+                CandidateOut(speaker_id=c.speaker_id, score=c.score, llr=policy.llr(c.score), rank=rank)
+                for rank, c in enumerate(found[:top_k], start=1)
+            ],
+            threshold=threshold,
+            audio=AudioOut.model_validate(heard.report),
+            model=model.ref,
+            request_id=call.request_id,
+            timings_ms=self._timings(call, model.name),
+        )
+
+    def compare(self, call: Call, first: bytes, second: bytes, model_name: str | None = None) -> Comparison:
+        """Are two recordings of one speaker?"""
+        model = self.model(model_name)
+        policy = model.decides()
+        heard = [self._hear(call, data, self.settings.verify_required_speech_s) for data in (first, second)]
+        vectors = [self._embed(call, model, h).vector for h in heard]
+        with call.stage("search"):
+            doubts = [doubt for h in heard for doubt in self._doubts(h)]
+            decided = decide_verify(score(vectors[0], vectors[1]), policy, doubts)
+        self._count("compare", decided.decision, decided.score, model)
+        return Comparison(
+            decision=decided.decision,
+            reason=decided.reason,
+            score=decided.score,
+            llr=decided.llr,
+            threshold=_threshold(model),
+            audio=[AudioOut.model_validate(h.report) for h in heard],
+            model=model.ref,
+            request_id=call.request_id,
+            timings_ms=self._timings(call, model.name),
+        )
+
+    def embedding(self, call: Call, data: bytes, model_name: str | None = None) -> EmbeddingOut:
+        """The vector of a recording."""
+        model = self.model(model_name)
+        heard = self._hear(call, data, self.settings.verify_required_speech_s)
+        embedding = self._embed(call, model, heard)
+        return EmbeddingOut(
+            embedding=[float(x) for x in embedding.vector],
+            windows=embedding.windows,
+            audio=AudioOut.model_validate(heard.report),
+            model=model.ref,
+            request_id=call.request_id,
+            timings_ms=self._timings(call, model.name),
+        )
+
+    def check(self) -> None:
+        """Push a declared example through the real pipeline of every model, and read the store.
+
+        Raises what went wrong. The example is a synthetic voice: readiness needs nobody's recording.
+        """
+        example = Recording(synthetic_voice(EXAMPLE_S), source_rate=16_000, clipping=0.0, warnings=())
+        report, speech = self.detector.detect(example)
+        QualityLimits(EXAMPLE_S / 4, -np.inf, 1.0).check(report)
+        for model in self.models.values():
+            vector: NDArray[np.float32] = model.embedder.embed(speech).vector
+            self.index.search("", model.embedder.sha256, vector, k=1)
+
+    def _hear(self, call: Call, data: bytes, required_speech_s: float) -> Heard:
+        settings = self.settings
+        with call.stage("decode"):
+            recording = decode(data, settings.max_audio_s)
+        with call.stage("speech"):
+            report, speech = self.detector.detect(recording)
+            QualityLimits(required_speech_s, settings.min_snr_db, settings.max_clipping).check(report)
+        return Heard(report, speech)
+
+    def _embed(self, call: Call, model: ServedModel, heard: Heard) -> Embedding:
+        embedding = model.embedder.embed(heard.speech)
+        call.add("queue", embedding.queue_s)
+        call.add("embed", embedding.embed_s)
+        return embedding
+
+    def _doubts(self, heard: Heard) -> Sequence[str]:
+        short = ["short_speech"] if heard.report.net_speech_s < self.settings.short_speech_s else []
+        return short + [w for w in heard.report.warnings if w in _DOUBTFUL]
+
+    def _count(self, kind: str, decision: str, best: float | None, model: ServedModel) -> None:
+        self.metrics.decisions.labels(kind, decision, model.name).inc()
+        if best is not None:
+            self.metrics.scores.labels(kind, model.name).observe(best)
+
+    def _timings(self, call: Call, model: str) -> dict[str, float]:
+        """Close the call's clock: observe each stage and give them in milliseconds."""
+        call.add("total", time.perf_counter() - call.started)
+        for name, seconds in call.stages.items():
+            self.metrics.stage_seconds.labels(name, model).observe(seconds)
+        return {name: round(seconds * 1000, 3) for name, seconds in call.stages.items()}
+
+
+def _threshold(model: ServedModel) -> ThresholdOut:
+    point = model.decides().operating_point
+    return ThresholdOut(
+        value=point.threshold,
+        operating_point=point.name,
+        source=point.source,
+        fmr=point.fmr,
+        fnmr=point.fnmr,
+    )

@@ -1,0 +1,121 @@
+"""Problem documents (RFC 9457): every error of every route leaves through here."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from enroll import errors as enroll_errors
+from runtime import errors as runtime_errors
+
+log = structlog.get_logger()
+MEDIA_TYPE = "application/problem+json"
+
+
+class ServiceError(Exception):
+    """An error that belongs to HTTP itself: who asks, how much, with what."""
+
+    def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.headers = status, code, headers or {}
+
+
+# Looked up along each error's base classes, so the nearest entry wins.
+STATUS: dict[type[Exception], int] = {
+    runtime_errors.UndecodableAudio: 400,
+    runtime_errors.EmptyAudio: 400,
+    runtime_errors.InputError: 422,
+    runtime_errors.AudioTooLong: 413,
+    runtime_errors.UnsupportedSampleRate: 415,
+    runtime_errors.Overloaded: 429,
+    runtime_errors.RuntimeFault: 500,
+    enroll_errors.SpeakerNotFound: 404,
+    enroll_errors.EnrollmentNotFound: 404,
+    enroll_errors.KeyNotFound: 404,
+    enroll_errors.InvalidField: 422,
+    enroll_errors.IdempotencyKeyReused: 422,
+    enroll_errors.InvalidEmbedding: 500,
+    enroll_errors.StoreError: 503,
+    enroll_errors.EnrollError: 409,
+}
+_EXTRA_FIELDS = ("net_speech_s", "required_speech_s", "remaining_speech_s")
+RETRY_AFTER = {429: "1", 503: "5"}
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of one of our errors."""
+    return next(STATUS[base] for base in type(error).__mro__ if base in STATUS)
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    **extra: Any,
+) -> JSONResponse:
+    """One problem document; `code` is stable, `detail` is a sentence a person can act on."""
+    body = {
+        "type": f"urn:sayso:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "instance": request.url.path,
+        "request_id": getattr(request.state, "request_id", None),
+        **extra,
+    }
+    sent = dict(headers or {})
+    if status in RETRY_AFTER:
+        sent.setdefault("Retry-After", RETRY_AFTER[status])
+    return JSONResponse(body, status, sent, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+
+    @app.exception_handler(ServiceError)
+    def from_service(request: Request, error: ServiceError) -> JSONResponse:
+        return problem(request, error.status, error.code, str(error), error.headers)
+
+    @app.exception_handler(runtime_errors.RuntimeFault)
+    @app.exception_handler(enroll_errors.EnrollError)
+    def from_rooms(request: Request, error: Any) -> JSONResponse:
+        status = status_of(error)
+        if status >= 500:
+            log.error("fault", code=error.code, detail=str(error), exc_info=error)
+        extra = {name: round(getattr(error, name), 3) for name in _EXTRA_FIELDS if hasattr(error, name)}
+        return problem(request, status, error.code, str(error), **extra)
+
+    @app.exception_handler(RequestValidationError)
+    def from_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        problems = [
+            {"field": ".".join(str(part) for part in e["loc"]), "problem": e["msg"]} for e in error.errors()
+        ]
+        if any(e["type"] == "json_invalid" for e in error.errors()):
+            detail = f"the body is not valid JSON: {error.errors()[0]['ctx']['error']}"
+            return problem(request, 400, "malformed_json", detail)
+        detail = "; ".join(f"{p['field']}: {p['problem']}" for p in problems)
+        return problem(request, 422, "invalid_request", detail, errors=problems)
+
+    @app.exception_handler(HTTPException)
+    def from_framework(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, ServiceError):  # raised while the framework read a body
+            return from_service(request, error.__cause__)
+        codes = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
+        code = codes.get(error.status_code, "http_error")
+        detail = error.detail if error.status_code != 404 else f"there is nothing at {request.url.path}"
+        return problem(request, error.status_code, code, detail, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    def from_anything(request: Request, error: Exception) -> JSONResponse:
+        log.error("unexpected", error=type(error).__name__, exc_info=error)
+        detail = "an unexpected error happened; the log has it under this request id"
+        return problem(request, 500, "internal_error", detail)

@@ -1,0 +1,76 @@
+"""`Idempotency-Key` on POST: a retry gets the first answer again instead of a second effect."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+
+from service.errors import ServiceError
+
+HEADER = "idempotency-key"
+_BOUNDARY = re.compile(r'boundary="?([^";,]+)"?', re.IGNORECASE)
+_LONGEST_KEY = 255
+
+
+class IdempotentRoute(APIRoute):
+    """A route whose successful POST answers are kept for 24 hours under the caller's key."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def once(request: Request) -> Response:
+            key = request.headers.get(HEADER)
+            if key is None or request.method != "POST":
+                return await handle(request)
+            return await _once(request, key, handle)
+
+        return once
+
+
+async def _once(
+    request: Request, key: str, handle: Callable[[Request], Coroutine[Any, Any, Response]]
+) -> Response:
+    if not 0 < len(key) <= _LONGEST_KEY:
+        raise ServiceError(
+            422, "idempotency_key_invalid", f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters"
+        )
+    store = request.app.state.engine.store
+    authorization = request.headers.get("authorization", "")
+    if store.keys.authenticate(authorization.partition(" ")[2]) is None:
+        return await handle(request)  # which answers 401; a revoked key replays nothing
+    scope = hashlib.sha256(authorization.encode()).hexdigest()
+    fingerprint = await _fingerprint(request)
+    busy: set[tuple[str, str]] = request.app.state.idempotent_in_flight
+    if (scope, key) in busy:
+        raise ServiceError(
+            409, "idempotency_in_progress", "a request with this Idempotency-Key is still being worked on"
+        )
+    busy.add((scope, key))
+    try:
+        kept = await run_in_threadpool(store.answers.answer, scope, key, fingerprint)
+        if kept is not None:
+            return Response(kept.body, kept.status, {"Idempotent-Replayed": "true"}, "application/json")
+        response = await handle(request)
+        if response.status_code < 300:
+            await run_in_threadpool(
+                store.answers.remember, scope, key, fingerprint, response.status_code, bytes(response.body)
+            )
+        return response
+    finally:
+        busy.discard((scope, key))
+
+
+async def _fingerprint(request: Request) -> str:
+    """What the request asks for; a multipart boundary differs between retries and does not count."""
+    body = await request.body()
+    boundary = _BOUNDARY.search(request.headers.get("content-type", ""))
+    if boundary:
+        body = body.replace(boundary[1].encode(), b"")
+    asked = f"{request.url.path}?{request.url.query}\n".encode()
+    return hashlib.sha256(asked + body).hexdigest()

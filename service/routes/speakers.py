@@ -1,0 +1,103 @@
+"""Speakers and their enrolments."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from service.auth import Enroller, Reader
+from service.idempotency import HEADER, IdempotentRoute
+from service.schemas import (
+    EnrollmentAdded,
+    EnrollmentList,
+    SpeakerIn,
+    SpeakerOut,
+    SpeakerPage,
+    SpeakerPatch,
+)
+from service.uploads import audio_body, recordings
+from service.work import engine_of, work
+
+router = APIRouter(prefix="/v1/speakers", tags=["speakers"], route_class=IdempotentRoute)
+
+
+@router.post("", status_code=201, summary="Create a speaker")
+def create(request: Request, key: Enroller, body: SpeakerIn) -> SpeakerOut:
+    """Add a speaker to enrol; the id is yours, or one is made."""
+    speaker = engine_of(request).store.create_speaker(
+        key.tenant, body.id, body.name, body.groups, body.metadata
+    )
+    return SpeakerOut.model_validate(speaker)
+
+
+@router.get("", summary="List speakers")
+def list_(
+    request: Request,
+    key: Reader,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: str | None = None,
+    group: str | None = None,
+) -> SpeakerPage:
+    """A page of speakers in the order they were created; pass `next_cursor` on for the next."""
+    page = engine_of(request).store.speakers(key.tenant, limit, cursor, group)
+    return SpeakerPage.model_validate(page)
+
+
+@router.get("/{speaker_id}", summary="One speaker")
+def one(request: Request, key: Reader, speaker_id: str) -> SpeakerOut:
+    """Status, speech so far and what is still needed."""
+    return SpeakerOut.model_validate(engine_of(request).store.speaker(key.tenant, speaker_id))
+
+
+@router.patch("/{speaker_id}", summary="Change a speaker")
+def change(request: Request, key: Enroller, speaker_id: str, body: SpeakerPatch) -> SpeakerOut:
+    """Change name, groups or metadata; `"status": "opted_out"` opts out, any other status back in."""
+    changes = body.model_dump(exclude_unset=True)
+    return SpeakerOut.model_validate(
+        engine_of(request).store.update_speaker(key.tenant, speaker_id, **changes)
+    )
+
+
+@router.delete("/{speaker_id}", status_code=204, summary="Delete a speaker")
+def delete(request: Request, key: Enroller, speaker_id: str) -> Response:
+    """Remove the speaker with all enrolments and templates, for good."""
+    engine_of(request).store.delete_speaker(key.tenant, speaker_id)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{speaker_id}/enrollments",
+    status_code=201,
+    summary="Enrol a recording",
+    openapi_extra=audio_body(),
+)
+async def enroll(request: Request, key: Enroller, speaker_id: str) -> EnrollmentAdded:
+    """Add a recording to the speaker; several add up until `remaining_speech_s` is 0."""
+    (data,) = await recordings(request)
+    retry_key = request.headers.get(HEADER)
+    # The id follows from the Idempotency-Key, so that a retry after a crash finds what was stored.
+    enrollment_id = None
+    if retry_key is not None:
+        named = "\n".join((key.id, speaker_id, retry_key))
+        enrollment_id = "enr_" + hashlib.sha256(named.encode()).hexdigest()[:20]
+    return await work(request, key, engine_of(request).enroll, speaker_id, data, enrollment_id)
+
+
+@router.get("/{speaker_id}/enrollments", summary="List enrolments")
+def enrollments(request: Request, key: Reader, speaker_id: str) -> EnrollmentList:
+    """The speaker's enrolments, oldest first."""
+    found = engine_of(request).store.enrollments(key.tenant, speaker_id)
+    return EnrollmentList.model_validate({"items": found})
+
+
+@router.delete("/{speaker_id}/enrollments/{enrollment_id}", summary="Delete an enrolment")
+async def delete_enrollment(
+    request: Request, key: Enroller, speaker_id: str, enrollment_id: str
+) -> SpeakerOut:
+    """Remove one recording's contribution; the speaker may be `enrolling` again."""
+    store = engine_of(request).store
+    speaker = await run_in_threadpool(store.delete_enrollment, key.tenant, speaker_id, enrollment_id)
+    return SpeakerOut.model_validate(speaker)

@@ -1,0 +1,60 @@
+"""Models, health and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
+
+from service.auth import Reader
+from service.errors import ServiceError
+from service.schemas import Health, ModelList, ModelOut
+from service.work import engine_of
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/v1/models", summary="Served models")
+def models(request: Request, key: Reader) -> ModelList:
+    """Each model's name, network sha256, provider and card."""
+    engine = engine_of(request)
+    items = [
+        ModelOut(
+            **model.ref.model_dump(),
+            default=name == engine.default_model,
+            calibrated=model.embedder.card.calibration is not None,
+            card=asdict(model.embedder.card),
+        )
+        for name, model in engine.models.items()
+    ]
+    return ModelList(items=items)
+
+
+@router.get("/healthz", summary="Is the process alive?")
+async def healthz() -> Health:
+    """Answers as long as the event loop runs."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", summary="Can it decide?")
+async def readyz(request: Request) -> Health:
+    """Runs a synthetic voice through the real pipeline of every model, and reads the store."""
+    try:
+        await run_in_threadpool(engine_of(request).check)
+    except Exception as error:
+        raise ServiceError(503, "not_ready", f"the pipeline fails on its own example: {error}") from error
+    return Health(status="ok")
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+def metrics(request: Request) -> Response:
+    """Per-stage and per-model latencies, decisions, scores, queue and batches, in Prometheus' text format."""
+    text = engine_of(request).metrics.text()
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    return RedirectResponse("/docs")

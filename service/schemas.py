@@ -1,0 +1,246 @@
+"""Bodies of the HTTP calls. The engine fills them, so what the command line prints is what HTTP answers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from enroll.decision import IdentifyDecision, VerifyDecision
+from enroll.types import Status
+
+TIMINGS = {"decode": 0.8, "speech": 1.9, "queue": 0.1, "embed": 6.0, "search": 0.1, "total": 9.3}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+
+
+class SpeakerIn(_Body):
+    """A new speaker; without an `id` one is made."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"id": "alice", "name": "Alice", "groups": ["sales"]}]},
+    )
+    id: str | None = None
+    name: str | None = None
+    groups: list[str] = []
+    metadata: dict[str, Any] = {}
+
+
+class SpeakerPatch(_Body):
+    """What to change; absent fields stay. `opted_out` blocks enrolment and every decision."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"groups": ["support"]}]})
+    name: str | None = None
+    groups: list[str] = []
+    metadata: dict[str, Any] | None = None
+    status: Status = "enrolled"
+
+
+class SpeakerOut(_Body):
+    """A speaker; `remaining_speech_s` is what is still needed until `enrolled`."""
+
+    id: str
+    name: str | None
+    groups: list[str]
+    metadata: dict[str, Any]
+    status: Status
+    enrollments: int
+    net_speech_s: float
+    remaining_speech_s: float
+    created_at: str
+    updated_at: str
+
+
+class SpeakerPage(_Body):
+    """A page of speakers in the order they were created; `next_cursor` is null on the last."""
+
+    items: list[SpeakerOut]
+    next_cursor: str | None
+
+
+class EnrollmentOut(_Body):
+    """One recording's contribution; `cohesion` is its cosine with the mean of the earlier ones."""
+
+    id: str
+    speaker_id: str
+    net_speech_s: float
+    duration_s: float
+    snr_db: float | None
+    clipping: float
+    created_at: str
+    cohesion: float | None
+
+
+class EnrollmentList(_Body):
+    """A speaker's enrolments, oldest first."""
+
+    items: list[EnrollmentOut]
+
+
+class AudioOut(_Body):
+    """What was heard. `warnings`: downmixed, narrowband, noisy, clipped."""
+
+    duration_s: float
+    net_speech_s: float
+    snr_db: float | None
+    clipping: float
+    sample_rate: int
+    warnings: list[str]
+
+
+class ModelRef(_Body):
+    """The model that scored: its served name, the network's sha256 and where it ran."""
+
+    name: str
+    sha256: str
+    provider: str
+
+
+class Answer(_Body):
+    """What every answer about a recording carries; timings in milliseconds."""
+
+    request_id: str
+    timings_ms: dict[str, float] = Field(examples=[TIMINGS])
+
+
+class EnrollmentAdded(Answer):
+    """An enrolment and the state it left its speaker in."""
+
+    enrollment: EnrollmentOut
+    status: Status
+    net_speech_s: float
+    remaining_speech_s: float
+    audio: AudioOut
+    models: list[ModelRef]
+
+
+class ThresholdOut(_Body):
+    """Where the decision was cut, and the error rates measured there (null where nobody measured)."""
+
+    value: float
+    operating_point: str
+    source: str
+    fmr: float | None
+    fnmr: float | None
+
+
+class TemplateOut(_Body):
+    """What the speaker was compared with."""
+
+    enrollments: int
+    net_speech_s: float
+
+
+class Verification(Answer):
+    """Is this the speaker? `score` is a cosine, `llr` a natural-log likelihood ratio."""
+
+    decision: VerifyDecision
+    reason: str | None
+    score: float
+    llr: float | None
+    threshold: ThresholdOut
+    speaker_id: str
+    template: TemplateOut
+    audio: AudioOut
+    model: ModelRef
+
+
+class CandidateOut(_Body):
+    """A speaker compared with, `rank` 1 the best."""
+
+    speaker_id: str
+    score: float
+    llr: float | None
+    rank: int
+
+
+class IdentifyThreshold(_Body):
+    """The threshold for a search: `fmr` is per comparison, `fpir` over all that were compared.
+
+    `extrapolated` says that the calibration trials were too few for so small an `fmr`.
+    """
+
+    value: float
+    operating_point: str
+    source: str
+    fpir: float | None
+    fmr: float | None
+    extrapolated: bool
+
+
+class Identification(Answer):
+    """Who is this? `speaker_id` is null unless `match`; `margin` is the lead over the second."""
+
+    decision: IdentifyDecision
+    reason: str | None
+    speaker_id: str | None
+    score: float | None
+    llr: float | None
+    margin: float | None
+    searched: int
+    candidates: list[CandidateOut]
+    threshold: IdentifyThreshold
+    audio: AudioOut
+    model: ModelRef
+
+
+class Comparison(Answer):
+    """Are two recordings of one speaker? Nothing is stored."""
+
+    decision: VerifyDecision
+    reason: str | None
+    score: float
+    llr: float | None
+    threshold: ThresholdOut
+    audio: list[AudioOut]
+    model: ModelRef
+
+
+class EmbeddingOut(Answer):
+    """The unit-length vector itself: biometric data."""
+
+    embedding: list[float]
+    windows: int
+    audio: AudioOut
+    model: ModelRef
+
+
+class ModelOut(_Body):
+    """A served model with its card."""
+
+    name: str
+    sha256: str
+    provider: str
+    default: bool
+    calibrated: bool
+    card: dict[str, Any]
+
+
+class ModelList(_Body):
+    """The served models."""
+
+    items: list[ModelOut]
+
+
+class Health(_Body):
+    """The state of the process (`/healthz`) or of its whole pipeline (`/readyz`)."""
+
+    status: Literal["ok"]
+
+
+class Problem(_Body):
+    """An error (RFC 9457). `code` is stable; `detail` is for people."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    instance: str
+    request_id: str | None
+    net_speech_s: float | None = None
+    required_speech_s: float | None = None
+    remaining_speech_s: float | None = None

@@ -1,0 +1,46 @@
+"""Hands a request to the engine on a worker thread, if there is room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from enroll.keys import ApiKey
+from runtime.errors import Overloaded
+from service.engine import Call, Engine
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Admission:
+    """Counts what is being worked on; only touched from the event loop, so it needs no lock."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.taken = limit, 0
+
+    def __enter__(self) -> None:
+        if self.taken >= self.limit:
+            raise Overloaded(f"{self.limit} recordings are being worked on: try again shortly")
+        self.taken += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self.taken -= 1
+
+
+def engine_of(request: Request) -> Engine:
+    """The running engine."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+async def work(
+    request: Request, key: ApiKey, do: Callable[Concatenate[Call, P], R], *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Run one of the engine's methods for the caller; raises `Overloaded` when all places are taken."""
+    with request.app.state.admission:
+        call = Call(key.tenant, request.state.request_id)
+        return await run_in_threadpool(do, call, *args, **kwargs)

@@ -1,0 +1,110 @@
+"""API keys: shown once, kept as a hash, honoured until revoked or expired."""
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from enroll import clock
+from enroll.errors import InvalidField, KeyNotFound
+from enroll.store import Store
+
+CHOSEN = "an operator's own long secret"
+
+
+def test_a_made_key_works_and_is_not_in_the_file(store: Store, path: Path) -> None:
+    key, text = store.keys.create_key("t", ["read", "verify"], "door")
+    assert re.fullmatch(r"sayso_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", text)
+    assert store.keys.authenticate(text) == key
+    assert (key.tenant, key.label, key.revoked_at) == ("t", "door", None)
+    assert key.scopes == {"read", "verify"}
+    kept = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert text[-43:].encode() not in kept
+    assert hashlib.sha256(text.encode()).digest() in kept
+
+
+def test_other_texts_do_not_work(store: Store) -> None:
+    _, text = store.keys.create_key("t", ["read"], "door")
+    store.keys.install_key(CHOSEN, "t", ["admin"], "operator")
+    changed = "B" if text[-1] == "A" else "A"
+    for wrong in (
+        "",
+        "sayso_",
+        text[:-1],
+        text[:-1] + changed,
+        text + "A",
+        text.upper(),
+        CHOSEN[:-1],
+        "\ud800",
+    ):
+        assert store.keys.authenticate(wrong) is None
+
+
+def test_scopes(store: Store) -> None:
+    key, _ = store.keys.create_key("t", ["verify"], "door")
+    assert key.allows("verify")
+    assert not key.allows("enroll")
+    admin, _ = store.keys.create_key("t", ["admin"], "me")
+    assert all(admin.allows(scope) for scope in ("read", "enroll", "verify", "embed", "admin"))
+    for scopes in ([], ["everything"], ["read", "Read"]):
+        with pytest.raises(InvalidField):
+            store.keys.create_key("t", scopes, "door")
+
+
+def test_revoked_keys_stop_working_for_good(store: Store) -> None:
+    key, text = store.keys.create_key("t", ["read"], "door")
+    revoked = store.keys.revoke_key(key.id)
+    assert revoked.revoked_at is not None
+    assert store.keys.revoke_key(key.id) == revoked
+    assert store.keys.authenticate(text) is None
+    with pytest.raises(KeyNotFound, match="nobody"):
+        store.keys.revoke_key("nobody")
+
+
+def test_keys_expire(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = datetime.now(UTC)
+    key, text = store.keys.create_key("t", ["read"], "door", start + timedelta(hours=1))
+    assert store.keys.authenticate(text) == key
+    monkeypatch.setattr(clock, "now", lambda: start + timedelta(hours=1))
+    assert store.keys.authenticate(text) is None
+    with pytest.raises(InvalidField, match="time zone"):
+        store.keys.create_key("t", ["read"], "door", datetime(2030, 1, 1))
+
+
+def test_an_operators_key_is_installed_once(store: Store, path: Path) -> None:
+    key = store.keys.install_key(CHOSEN, "t", ["admin"], "operator")
+    assert store.keys.install_key(CHOSEN, "t", ["admin"], "again") == key
+    assert store.keys.authenticate(CHOSEN) == key
+    assert CHOSEN.encode() not in path.with_name("sayso.db-wal").read_bytes()
+    store.keys.revoke_key(key.id)
+    store.keys.install_key(CHOSEN, "t", ["admin"], "operator")
+    assert store.keys.authenticate(CHOSEN) is None
+    with pytest.raises(InvalidField):
+        store.keys.install_key("x" * 15, "t", ["admin"], "short")
+
+
+def test_a_made_key_can_be_installed_elsewhere(store: Store, tmp_path: Path) -> None:
+    key, text = store.keys.create_key("t", ["admin"], "me")
+    with Store(tmp_path / "other.db", 1.0) as other:
+        other.keys.install_key(text, "t", ["admin"], "me")
+        found = other.keys.authenticate(text)
+    assert found is not None
+    assert found.id == key.id
+
+
+def test_a_key_cannot_take_anothers_id(store: Store) -> None:
+    key, text = store.keys.create_key("t", ["read"], "door")
+    with pytest.raises(InvalidField, match="collides"):
+        store.keys.install_key(f"sayso_{key.id}_{'A' * 43}", "t", ["admin"], "thief")
+    assert store.keys.authenticate(text) == key
+
+
+def test_listing_and_the_first_start(store: Store) -> None:
+    assert not store.keys.has_keys()
+    key, _ = store.keys.create_key("t", ["read"], "door")
+    assert store.keys.has_keys()
+    revoked = store.keys.revoke_key(key.id)
+    assert store.keys.has_keys()
+    assert store.keys.list_keys() == [revoked]

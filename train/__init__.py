@@ -1,0 +1,1 @@
+"""Training: recordings and speaker labels in, a checkpoint out."""

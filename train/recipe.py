@@ -1,0 +1,71 @@
+"""A training recipe: one small YAML file that fixes everything but where the data lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.frontend import FrontEndOptions
+from models.network import NetworkConfig
+
+
+class RecipeError(ValueError):
+    """The recipe file cannot be used; the message says which field and why."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters of one run. `crops` counts training examples, the unit that costs time.
+
+    `speaker_balance` is the exponent on a speaker's seconds when speakers are drawn: 1 draws every
+    second of speech equally often, 0 every speaker. `margin` grows linearly from 0 over the first
+    `margin_ramp` of the run. `teacher_weight` 0 trains without a teacher.
+    """
+
+    name: str
+    architecture: str
+    options: dict[str, Any]
+    front_end: dict[str, Any]
+    crops: int
+    batch_size: int = 64
+    crop_s: float = 2.0
+    speaker_balance: float = 0.7
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.03
+    gradient_clip: float = 5.0
+    scale: float = 30.0
+    margin: float = 0.2
+    margin_ramp: float = 0.3
+    teacher_weight: float = 0.0
+    freq_mask: int = 5
+    time_mask: int = 20
+    masks: int = 2
+    seed: int = 1
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Parse a YAML recipe; unknown or missing fields raise `RecipeError`."""
+        try:
+            values = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"the recipe {path} must be a mapping of field: value")
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise RecipeError(f"the recipe {path} has unknown fields: {', '.join(sorted(unknown))}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise RecipeError(f"the recipe {path} is incomplete: {error}") from error
+
+    @property
+    def steps(self) -> int:
+        return -(-self.crops // self.batch_size)
+
+    def network(self) -> NetworkConfig:
+        return NetworkConfig(self.architecture, self.options, FrontEndOptions(**self.front_end))
