@@ -33,8 +33,11 @@ def export_checkpoint(
     graph = to_onnx(loaded.network)
     card = _card(loaded, name, measure(loaded.network, graph, voices, named))
     partial = output.with_name(output.name + ".partial")
-    partial.write_bytes(with_card(graph, card))
-    os.replace(partial, output)
+    try:
+        partial.write_bytes(with_card(graph, card))
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
     return card
 
 

@@ -6,8 +6,9 @@ Only tensors are ever read (`weights_only=True`, safetensors): a hostile file ca
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import pickle
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ def save_checkpoint(path: Path, network: SpeakerNetwork, training: dict[str, Any
         "training": training,
     }
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, path, metadata={_METADATA_KEY: json.dumps(facts, sort_keys=True)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={_METADATA_KEY: json.dumps(facts, sort_keys=True)})
+    os.replace(partial, path)
 
 
 def load_checkpoint(
@@ -68,8 +72,8 @@ def load_checkpoint(
         network, training = _load_own(path)
         return Checkpoint(network, sha256, "sayso", training)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no checkpoint fail anywhere in the unpickler
         raise CheckpointError(
             f"{path.name} is not a PyTorch checkpoint of plain tensors; if it holds other objects, save "
             f"its state_dict alone and try that ({str(error).splitlines()[0] if str(error) else 'empty'})"
@@ -91,11 +95,23 @@ def _load_own(path: Path) -> tuple[SpeakerNetwork, dict[str, Any]]:
         raise CheckpointError(f"{path.name} is not a safetensors file: {error}") from error
     if _METADATA_KEY not in metadata:
         raise CheckpointError(f"{path.name} has no Sayso configuration in its metadata")
-    facts = json.loads(metadata[_METADATA_KEY])
-    if facts.get("format") != FORMAT:
-        raise CheckpointError(f"{path.name} has format {facts.get('format')}, this version reads {FORMAT}")
-    front_end = FrontEndOptions(**facts["front_end"])
-    network = SpeakerNetwork(NetworkConfig(facts["architecture"], facts["options"], front_end))
-    require_cover(facts["architecture"], network.state_dict(), tensors)
-    network.load_state_dict(tensors)
-    return network.eval(), facts["training"]
+    network, training = _described(path.name, metadata[_METADATA_KEY])
+    require_cover(network.config.architecture, network.state_dict(), tensors)
+    network.load_state_dict(tensors, strict=False)  # what may be absent was checked above
+    return network.eval(), training
+
+
+def _described(name: str, text: str) -> tuple[SpeakerNetwork, dict[str, Any]]:
+    """The network that a configuration describes, untrained, and what its training wrote down."""
+    try:
+        facts = json.loads(text)
+        found = facts.get("format")
+        if found == FORMAT:
+            front_end = FrontEndOptions(**facts["front_end"])
+            config = NetworkConfig(facts["architecture"], facts["options"], front_end)
+            return SpeakerNetwork(config), dict(facts["training"])
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{name} has a configuration that cannot be used ({type(error).__name__}: {error})"
+        ) from error
+    raise CheckpointError(f"{name} has format {found}, this version reads {FORMAT}")

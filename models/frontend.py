@@ -20,7 +20,6 @@ WIN_LENGTH = 400
 HOP_LENGTH = 160
 LOG_FLOOR = 1e-6
 NORM_EPS = 1e-5  # torch.nn.InstanceNorm1d's default, which the published network uses
-PRE_EMPHASIS = 0.97
 _BLOCK = math.gcd(WIN_LENGTH, HOP_LENGTH)  # 80 samples: a window is 5 blocks, a hop is 2
 
 

@@ -24,7 +24,10 @@ _RENAMED = {
     "sap_linear.bias": "pooling.linear.bias",
     "attention": "pooling.attention",
 }
-_SIZED_BY = ("conv1.weight", "pooling.attention", "fc.weight", "layer1.0.se.fc.0.weight")
+_FIRST_CONVS = tuple(f"layer{i}.0.conv1.weight" for i in range(1, 5))
+_SIZED_BY = {"pooling.attention": 2, "fc.weight": 2, "layer4.0.se.fc.0.weight": 2} | dict.fromkeys(
+    _FIRST_CONVS, 4
+)
 _FRONT_END = re.compile(r"torchfb(?:\.\d+)?\.(flipped_filter|spectrogram\.window|mel_scale\.fb)$")
 
 
@@ -68,11 +71,14 @@ def _state_dict(content: object) -> dict[str, Tensor]:
     tensors = {}
     for key, value in content.items():
         parts = [part for part in str(key).split(".") if part != "module"]
-        if parts[0] == "__L__":
+        if parts[:1] == ["__L__"]:
             continue
         if not isinstance(value, Tensor):
             raise CheckpointError(f"the file holds {type(value).__name__} under {key!r}, not a tensor")
-        tensors[".".join(parts[1:] if parts[0] == "__S__" else parts)] = value
+        name = ".".join(parts[1:] if parts[:1] == ["__S__"] else parts)
+        if name in tensors:
+            raise CheckpointError(f"the file holds {name} twice, under different prefixes")
+        tensors[name] = value
     return tensors
 
 
@@ -89,26 +95,27 @@ def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
 
 def _sizes(trunk: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read widths, depths, pooling and output size off the shapes."""
-    firsts = [f"layer{i}.0.conv1.weight" for i in range(1, 5)]
-    missing = [_published(name) for name in (*_SIZED_BY, *firsts) if name not in trunk]
+    missing = [_published(name) for name in _SIZED_BY if name not in trunk]
     if missing:
         raise CheckpointError(f"not a ResNetSE34L checkpoint: missing {', '.join(missing)}")
+    for name, dimensions in _SIZED_BY.items():
+        shape = tuple(trunk[name].shape)
+        if len(shape) != dimensions or 0 in shape:
+            raise CheckpointError(f"{_published(name)} has shape {shape}, expected {dimensions} dimensions")
     pooled, channels = trunk["fc.weight"].shape[-1], trunk["pooling.attention"].shape[0]
     if pooled not in (channels, 2 * channels):
         raise CheckpointError(
             f"fc.weight takes {pooled} inputs: neither SAP ({channels}) nor ASP ({2 * channels})"
         )
-    filters = tuple(int(trunk[name].shape[0]) for name in firsts)
-    blocks = tuple(
-        1 + max(int(key.split(".")[1]) for key in trunk if re.match(rf"layer{i}\.\d+\.", key))
-        for i in range(1, 5)
-    )
+    filters = [int(trunk[name].shape[0]) for name in _FIRST_CONVS]
+    # Counted, not the highest number plus one: a key cannot then ask for a million blocks.
+    blocks = [len({key.split(".")[1] for key in trunk if key.startswith(f"layer{i}.")}) for i in range(1, 5)]
     return {
         "pooling": "SAP" if pooled == channels else "ASP",
         "embedding_dim": int(trunk["fc.weight"].shape[0]),
         "filters": filters,
         "blocks": blocks,
-        "reduction": max(1, filters[0] // max(1, int(trunk["layer1.0.se.fc.0.weight"].shape[0]))),
+        "reduction": max(1, filters[-1] // int(trunk["layer4.0.se.fc.0.weight"].shape[0])),
     }
 
 
@@ -121,17 +128,21 @@ def _front_end_buffers(buffers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, f
         raise CheckpointError(
             f"torchfb.spectrogram.window has shape {tuple(window.shape)}, expected ({WIN_LENGTH},)"
         )
-    if filterbank.ndim != 2 or filterbank.shape[0] != 257:
+    if filterbank.ndim != 2 or filterbank.shape[0] != 257 or not filterbank.numel():
         raise CheckpointError(
             f"torchfb.mel_scale.fb has shape {tuple(filterbank.shape)}, expected (257, mels)"
         )
     kernel = buffers.get("flipped_filter")
-    return window, filterbank, 0.0 if kernel is None else round(-float(kernel.flatten()[0]), 6)
+    if kernel is None:
+        return window, filterbank, 0.0
+    if tuple(kernel.shape) != (1, 1, 2) or float(kernel[0, 0, 1]) != 1.0:
+        raise CheckpointError("torchfb.flipped_filter is not a pre-emphasis kernel [[[-coefficient, 1]]]")
+    return window, filterbank, round(-float(kernel[0, 0, 0]), 6)
 
 
 def _window_name(window: Tensor) -> str:
     for name, make in (("hamming", torch.hamming_window), ("hann", torch.hann_window)):
-        if torch.allclose(window, make(WIN_LENGTH), atol=1e-5):
+        if torch.allclose(window.float(), make(WIN_LENGTH), atol=1e-5):
             return name
     return "file"
 

@@ -24,9 +24,9 @@ from runtime.errors import (
 SAMPLE_RATE = 16_000
 MAX_CHANNELS = 8
 MIN_SOURCE_RATE, MAX_SOURCE_RATE = 8_000, 192_000
-_BLOCK_S = 10  # decoded piecewise, so that a header's claim never sizes an allocation
+_BLOCK = 2**20  # values decoded at a time, so that a header's claim never sizes an allocation
 _CLIPPED_AT = 0.999
-_UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers leave in a WAV header
+_UNKNOWN_SIZES = (0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers leave in a WAV header
 Samples = NDArray[np.float32]
 
 
@@ -55,47 +55,48 @@ def decode(data: bytes, max_seconds: float) -> Recording:
     if not data:
         raise EmptyAudio("no audio arrived: send a recording as the body or as the form field `audio`")
     _check_wav_is_whole(data)
-    source, rate, channels = _read(data, max_seconds)
-    if not len(source):
-        raise EmptyAudio("the file holds no audio samples")
-    if not np.isfinite(source).all():
-        raise NonFiniteAudio("the audio holds NaN or infinite samples: export it again as 16-bit PCM")
-    clipping = float(np.mean(np.abs(source) >= _CLIPPED_AT))
-    mono = source.mean(axis=1, dtype=np.float32) if channels > 1 else source[:, 0]
-    if rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE)
-    warnings = []
-    if channels > 1:
-        warnings.append("downmixed")
-    if rate < SAMPLE_RATE:
-        warnings.append("narrowband")
-    return Recording(np.ascontiguousarray(mono, dtype=np.float32), rate, clipping, tuple(warnings))
-
-
-def _read(data: bytes, max_seconds: float) -> tuple[Samples, int, int]:
-    """Source samples `[samples, channels]`, sample rate and channel count."""
     try:
         with sf.SoundFile(io.BytesIO(data)) as file:
-            rate, channels = file.samplerate, file.channels
-            if channels > MAX_CHANNELS:
-                raise TooManyChannels(f"{channels} channels: send at most {MAX_CHANNELS}, better one")
-            if not MIN_SOURCE_RATE <= rate <= MAX_SOURCE_RATE:
-                raise UnsupportedSampleRate(
-                    f"a sample rate of {rate} Hz: send {MIN_SOURCE_RATE} to {MAX_SOURCE_RATE} Hz"
-                )
-            blocks, total = [], 0
-            while len(block := file.read(_BLOCK_S * rate, dtype="float32", always_2d=True)):
-                blocks.append(block)
-                total += len(block)
-                if total > max_seconds * rate:
-                    raise AudioTooLong(f"the recording is longer than the limit of {max_seconds:g} s")
+            return _read(file, max_seconds)
     except (sf.SoundFileError, RuntimeError, ValueError) as error:
         reason = str(error).rstrip(".").split(": ", 1)[-1]
         raise UndecodableAudio(
             f"the audio cannot be decoded ({reason}): send WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus"
         ) from error
-    source = np.concatenate(blocks) if blocks else np.zeros((0, channels), np.float32)
-    return source, rate, channels
+
+
+def _read(file: sf.SoundFile, max_seconds: float) -> Recording:
+    """Block by block to 16 kHz mono, so that compressed silence cannot unfold into gigabytes."""
+    rate, channels = file.samplerate, file.channels
+    if channels > MAX_CHANNELS:
+        raise TooManyChannels(f"{channels} channels: send at most {MAX_CHANNELS}, better one")
+    if not MIN_SOURCE_RATE <= rate <= MAX_SOURCE_RATE:
+        raise UnsupportedSampleRate(
+            f"a sample rate of {rate} Hz: send {MIN_SOURCE_RATE} to {MAX_SOURCE_RATE} Hz"
+        )
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+    parts, total, clipped, last = [], 0, 0, False
+    while not last:
+        block = file.read(_BLOCK // channels, dtype="float32", always_2d=True)
+        last = not len(block)
+        total += len(block)
+        if total > max_seconds * rate:
+            raise AudioTooLong(f"the recording is longer than the limit of {max_seconds:g} s")
+        if not np.isfinite(block).all():
+            raise NonFiniteAudio("the audio holds NaN or infinite samples: export it again as 16-bit PCM")
+        clipped += int(np.count_nonzero(np.abs(block) >= _CLIPPED_AT))
+        # Float files may exceed full scale without bound, and the network's powers would overflow.
+        mono = np.clip(block, -1.0, 1.0).mean(axis=1, dtype=np.float32)
+        parts.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono, last=last))
+    samples = np.concatenate(parts)
+    if not len(samples):
+        raise EmptyAudio("the file holds no audio samples")
+    warnings = []
+    if channels > 1:
+        warnings.append("downmixed")
+    if rate < SAMPLE_RATE:
+        warnings.append("narrowband")
+    return Recording(samples, rate, clipped / (total * channels), tuple(warnings))
 
 
 def _check_wav_is_whole(data: bytes) -> None:

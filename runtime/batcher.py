@@ -6,7 +6,6 @@ a lone caller never waits for company and a busy server batches by itself.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -53,6 +52,7 @@ class Batcher:
         self._max_batch = max_batch
         self._queue: queue.Queue[_Item | None] = queue.Queue(max_queued)
         self._closed = False
+        self._closing = threading.Lock()  # nothing is queued behind the None that stops the worker
         self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._worker.start()
 
@@ -64,20 +64,24 @@ class Batcher:
     def submit(self, windows: Samples) -> Future[Batched]:
         """Queue one item's windows `[n, samples]`; raises `Overloaded` when the queue is full."""
         item = _Item(windows, Future())
-        if self._closed:
-            raise Overloaded("the service is shutting down")
-        try:
-            self._queue.put_nowait(item)
-        except queue.Full:
-            raise Overloaded("too many recordings are waiting to be embedded: try again shortly") from None
+        with self._closing:
+            if self._closed:
+                raise Overloaded("the service is shutting down")
+            try:
+                self._queue.put_nowait(item)
+            except queue.Full:
+                raise Overloaded(
+                    "too many recordings are waiting to be embedded: try again shortly"
+                ) from None
         return item.future
 
     def close(self) -> None:
         """Finish what is queued, then stop; later submissions are refused."""
-        if not self._closed:
-            self._closed = True
+        with self._closing:
+            already, self._closed = self._closed, True
+        if not already:
             self._queue.put(None)
-            self._worker.join()
+        self._worker.join()
 
     def _work(self) -> None:
         open_ = True
@@ -85,11 +89,6 @@ class Batcher:
             items, open_ = self._take()
             if items:
                 self._process(items)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                left = self._queue.get_nowait()
-                if left is not None and left.future.set_running_or_notify_cancel():
-                    left.future.set_exception(Overloaded("the service is shutting down"))
 
     def _take(self) -> tuple[list[_Item], bool]:
         """Wait for one item, add what else has queued up; False once told to stop."""

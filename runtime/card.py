@@ -152,7 +152,7 @@ def read_card(model: bytes, name: str) -> ModelCard:
         if schema != SCHEMA:
             raise ModelError(f"{name} has a card of schema {schema}; this version reads {SCHEMA}")
         return _adapter.validate_json(text)
-    except (ValidationError, ValueError, AttributeError) as error:
+    except (ValidationError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{name} has a damaged card: {error}") from error
 
 

@@ -53,16 +53,17 @@ class QualityLimits:
     def check(self, report: SpeechReport) -> None:
         """Raise `TooLittleSpeech`, `TooNoisy` or `TooClipped` when the report falls short."""
         heard, needed = report.net_speech_s, self.required_speech_s
+        # Before the speech: heavy clipping hides it from the detector, and is what to mend.
+        if report.clipping > self.max_clipping:
+            raise TooClipped(
+                f"{report.clipping:.0%} of the samples are clipped: lower the recording level",
+                heard,
+                needed,
+            )
         if heard < needed:
             raise TooLittleSpeech(
                 f"{heard:.1f} s of speech in {report.duration_s:.1f} s of audio, {needed:.1f} s are needed: "
                 "record longer or closer to the microphone",
-                heard,
-                needed,
-            )
-        if report.clipping > self.max_clipping:
-            raise TooClipped(
-                f"{report.clipping:.0%} of the samples are clipped: lower the recording level",
                 heard,
                 needed,
             )

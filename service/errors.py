@@ -72,6 +72,7 @@ def problem(
         "request_id": getattr(request.state, "request_id", None),
         **extra,
     }
+    request.app.state.engine.metrics.refusals.labels(code).inc()
     sent = dict(headers or {})
     if status in RETRY_AFTER:
         sent.setdefault("Retry-After", RETRY_AFTER[status])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -39,16 +42,22 @@ class Manifest:
     def read(cls, path: Path) -> Manifest:
         """Read a manifest; paths in it are relative to its folder. Raises `DataError`."""
         try:
-            text = path.read_bytes()
-        except OSError as error:
+            content = path.read_bytes()
+            text = content.decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read the manifest {path}: {error}") from error
-        rows = list(csv.DictReader(text.decode().splitlines()))
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
         missing = {"path", "speaker", "split"} - set(rows[0] if rows else ())
         if missing:
             raise DataError(f"the manifest {path} lacks the columns {', '.join(sorted(missing))}")
+        for number, row in enumerate(rows, start=1):
+            if not row["path"] or not row["speaker"] or row["split"] not in ("train", "dev"):
+                raise DataError(f"row {number} of {path} needs a path, a speaker, and train or dev as split")
+        if not any(row["split"] == "train" for row in rows):
+            raise DataError(f"the manifest {path} has no row whose split is train")
         return cls(
             root=path.parent,
-            sha256=hashlib.sha256(text).hexdigest(),
+            sha256=hashlib.sha256(content).hexdigest(),
             paths=tuple(r["path"] for r in rows),
             speakers=tuple(r["speaker"] for r in rows),
             train=np.array([r["split"] == "train" for r in rows]),
@@ -77,7 +86,10 @@ class FeatureStore:
 
 
 def _log_mel(path: Path, front_end: LogMel) -> NDArray[np.float16]:
-    audio, rate = sf.read(path, dtype="float32", always_2d=True)
+    try:
+        audio, rate = sf.read(path, dtype="float32", always_2d=True)
+    except (OSError, sf.SoundFileError) as error:
+        raise DataError(f"cannot read the recording {path}: {error}") from error
     mono = audio.mean(axis=1)
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
@@ -85,7 +97,12 @@ def _log_mel(path: Path, front_end: LogMel) -> NDArray[np.float16]:
         mono = np.resize(mono, WIN_LENGTH + 1) if len(mono) else np.zeros(WIN_LENGTH + 1, np.float32)
     with torch.inference_mode():
         features = front_end.log_mel(torch.from_numpy(mono).unsqueeze(0))[0]
-    return features.t().numpy().astype(np.float16)
+    kept: NDArray[np.float16] = features.t().half().numpy()
+    if not np.isfinite(kept).all():
+        raise DataError(
+            f"the features of {path} are not finite in 16 bits: look at it, or train with log_input"
+        )
+    return kept
 
 
 def _chunk(paths: list[Path], options: FrontEndOptions) -> list[NDArray[np.float16]]:
@@ -110,12 +127,15 @@ def cache_features(
         paths = [manifest.root / p for p in manifest.paths]
         chunks = [paths[i : i + 100] for i in range(0, len(paths), 100)]
         done: list[NDArray[np.float16]] = []
-        with ProcessPoolExecutor(workers) as pool:
+        # Spawned, not forked: a progress bar's thread may hold a lock at the moment of a fork.
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             for part in pool.map(partial(_chunk, options=options), chunks):
                 done += part
                 progress(len(done))
         np.save(frames_file, np.concatenate(done))
-        np.save(start_file, np.cumsum([0, *map(len, done)]))  # last: its presence means all is there
+        whole = stem.with_suffix(".partial.npy")
+        np.save(whole, np.cumsum([0, *map(len, done)]))
+        os.replace(whole, start_file)  # last: its presence means all is there
     return FeatureStore(np.load(frames_file, mmap_mode="r"), np.load(start_file))
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from models.frontend import FrontEndOptions
-from models.network import NetworkConfig
+from models.network import NetworkConfig, SpeakerNetwork
 
 
 class RecipeError(ValueError):
@@ -48,20 +49,29 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """Parse a YAML recipe; unknown or missing fields raise `RecipeError`."""
+        """Parse a YAML recipe; fields that are unknown, missing or unusable raise `RecipeError`."""
         try:
             values = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RecipeError(f"cannot read the recipe {path}: {error}") from error
         if not isinstance(values, dict):
             raise RecipeError(f"the recipe {path} must be a mapping of field: value")
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
-            raise RecipeError(f"the recipe {path} has unknown fields: {', '.join(sorted(unknown))}")
+            raise RecipeError(f"the recipe {path} has unknown fields: {', '.join(sorted(map(str, unknown)))}")
         try:
-            return cls(**values)
-        except TypeError as error:
-            raise RecipeError(f"the recipe {path} is incomplete: {error}") from error
+            recipe = TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise RecipeError(f"the recipe {path} cannot be used: {'; '.join(wrong)}") from error
+        for name in ("crops", "batch_size", "crop_s"):
+            if getattr(recipe, name) <= 0:
+                raise RecipeError(f"the recipe {path} needs {name} above 0")
+        try:
+            SpeakerNetwork(recipe.network())
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise RecipeError(f"the recipe {path} describes no network ({error})") from error
+        return recipe
 
     @property
     def steps(self) -> int:

@@ -45,11 +45,16 @@ def prepare(
         raise DataError(f"{trials_file} names {len(unlisted)} recordings that {manifest_file} does not list")
     teacher = None
     if teacher_file is not None:
-        teacher = np.load(teacher_file).astype(np.float32)
-        if len(teacher) != len(manifest.paths):
+        try:
+            teacher = np.load(teacher_file).astype(np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"cannot read the teacher's embeddings {teacher_file}: {error}") from error
+        if teacher.ndim != 2 or len(teacher) != len(manifest.paths):
             raise DataError(
-                f"{teacher_file} has {len(teacher)} rows, {manifest_file} has {len(manifest.paths)}"
+                f"{teacher_file} has shape {teacher.shape}, {manifest_file} has {len(manifest.paths)} rows"
             )
+        if not np.isfinite(teacher).all():
+            raise DataError(f"{teacher_file} holds values that are not finite")
     elif recipe.teacher_weight:
         raise DataError(
             f"the recipe {recipe.name!r} learns from a teacher: give --teacher, or set its "

@@ -23,7 +23,7 @@ from models.network import SpeakerNetwork
 from train.augment import spec_augment
 from train.features import FeatureStore, Manifest, seconds_to_frames
 from train.losses import AAMSoftmax, TeacherLoss
-from train.recipe import Recipe
+from train.recipe import Recipe, RecipeError
 from train.sampling import Batch, CropSampler
 
 VALIDATION_WINDOW_S = 3.0
@@ -174,7 +174,7 @@ class Trainer:
         raise NonFiniteLoss(
             f"step {self.step + 1} of {self.recipe.steps}: {', '.join(bad)} not finite; "
             f"non-finite gradients in {', '.join(where[:5]) or 'no parameter'}"
-            f"{' and more' if len(where) > 5 else ''}. The state before this step is in {self.state_file}"
+            f"{' and more' if len(where) > 5 else ''}. What was saved before is kept in {self.state_file}"
         )
 
     @torch.inference_mode()
@@ -212,7 +212,7 @@ class Trainer:
     def _resume(self) -> None:
         state = torch.load(self.state_file, map_location=self.device, weights_only=True)
         if state["recipe"] != json.dumps(asdict(self.recipe), sort_keys=True):
-            raise ValueError(f"{self.state_file} belongs to another recipe: give another --work folder")
+            raise RecipeError(f"{self.state_file} belongs to another recipe: give another --work folder")
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])

@@ -1,16 +1,12 @@
 """What the enrolment tests share: a store in a fresh folder."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from enroll_samples import REQUIRED_S
 
 from enroll.store import Store
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves a test's own folder out
-
-from enroll_samples import REQUIRED_S
 
 
 @pytest.fixture

@@ -1,0 +1,174 @@
+"""The command line: it works, says what is wrong in a line, and scores what HTTP scores."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from process import Server
+from sounds import voice_of
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("verify", "ann", "a.wav")` in a fresh data folder, as a process of its own."""
+    monkeypatch.setenv("SAYSO_DATA_DIR", str(tmp_path / "data"))
+
+    def command(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "sayso", *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return command
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """ann1.wav, ann2.wav (enough to enrol) and three takes of two voices."""
+    for name in ("ann", "bob"):
+        for take in range(3):
+            path = tmp_path / name / f"{take}.wav"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(voice_of(name, take, 16 if take == 0 else 5))
+    return tmp_path
+
+
+def test_scores_are_the_same_everywhere(run: Run, files: Path) -> None:
+    """Command line, HTTP, evaluate and embed, for the same recordings."""
+    run("enroll", "ann", "ann/0.wav")
+    by_cli = json.loads(run("verify", "ann", "ann/1.wav", "--json").stdout)
+    server = Server(files / "data")  # on the same store
+    try:
+        server.key = run("keys", "create").stdout.strip()
+        server.client.headers["Authorization"] = f"Bearer {server.key}"
+        by_http = server.post("/v1/speakers/ann/verify", (files / "ann/1.wav").read_bytes())
+        found = server.post("/v1/identify", (files / "ann/1.wav").read_bytes())
+        pair = [("audio", (n, (files / n).read_bytes())) for n in ("ann/0.wav", "ann/1.wav")]
+        compared = server.client.post("/v1/compare", files=pair).json()
+    finally:
+        server.close()
+    run("embed", "ann/0.wav", "ann/1.wav", "bob/1.wav", "--out", "x.npy")
+    vectors = np.load(files / "x.npy")
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (3, 512)
+    embedded = float(vectors[0] @ vectors[1])
+    same = [by_cli["score"], by_http["score"], found["score"], compared["score"]]
+    assert same == pytest.approx([embedded] * 4, abs=1e-5)
+    assert by_http["llr"] == pytest.approx(by_cli["llr"], abs=1e-3)
+    assert by_http["decision"] == by_cli["decision"]
+
+    trials = files / "x.trials"
+    trials.write_text("1 ann/0.wav ann/1.wav\n0 ann/0.wav bob/1.wav\n")
+    run("evaluate", "baseline", "--trials", str(trials), "--root", ".", "--json", "e.json")
+    result = json.loads((files / "e.json").read_text())
+    expected = sorted([embedded, float(vectors[0] @ vectors[2])])
+    assert result["eer_threshold"] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert {"eer", "min_dcf", "cllr", "min_cllr", "targets", "nontargets", "eer_interval"} <= result.keys()
+
+
+def test_enrol_identify_list_and_delete(run: Run, files: Path) -> None:
+    for name in ("ann", "bob"):
+        assert f"{name}: enrolled" in run("enroll", name, f"{name}/0.wav").stdout
+    found = json.loads(run("identify", "ann/1.wav", "--json").stdout)
+    assert found["candidates"][0]["speaker_id"] == "ann"
+    assert found["searched"] == 2
+    listed = json.loads(run("speakers", "list", "--json").stdout)
+    assert [s["id"] for s in listed["items"]] == ["ann", "bob"]
+    run("speakers", "delete", "ann")
+    assert run("speakers", "show", "ann", check=False).returncode == 1
+    assert json.loads(run("identify", "ann/1.wav", "--json").stdout)["searched"] == 1
+
+
+def test_the_server_sees_what_the_command_line_enrols(run: Run, files: Path) -> None:
+    server = Server(files / "data")
+    try:
+        assert server.post("/v1/identify", (files / "ann/1.wav").read_bytes())["searched"] == 0
+        run("enroll", "ann", "ann/0.wav")
+        assert server.post("/v1/identify", (files / "ann/1.wav").read_bytes())["searched"] == 1
+    finally:
+        server.close()
+
+
+def test_keys_come_and_go(run: Run, files: Path) -> None:
+    made = json.loads(run("keys", "create", "--scope", "verify", "--label", "door", "--json").stdout)
+    assert made["scopes"] == ["verify"]
+    listed = run("keys", "list").stdout
+    assert "door" in listed
+    assert made["key"] not in listed
+    run("keys", "revoke", made["id"])
+    assert "revoked" in run("keys", "list").stdout
+
+
+def test_calibrate_keeps_the_models_identity(run: Run, files: Path) -> None:
+    from service.settings import SHIPPED_MODELS
+
+    path = files / "own.onnx"
+    path.write_bytes((SHIPPED_MODELS / "baseline.onnx").read_bytes())
+    before = json.loads(run("inspect", "own.onnx", "--json").stdout)
+    trials = files / "own.trials"
+    pairs = [(a, i, b, j) for a in ("ann", "bob") for i in range(3) for b in ("ann", "bob") for j in range(i)]
+    trials.write_text("\n".join(f"{int(a == b)} {a}/{i}.wav {b}/{j}.wav" for a, i, b, j in pairs) + "\n")
+    run("calibrate", "own.onnx", "--trials", str(trials), "--root", ".", "--plots", "plots")
+    after = json.loads(run("inspect", "own.onnx", "--json").stdout)
+    assert after["calibration"]["trials"]["name"] == "own.trials"
+    assert after["calibration"] != before["calibration"]
+    assert after["evaluation"]["own.trials"]["targets"] == 6
+    assert after["sha256"] == before["sha256"]
+    assert {p.name for p in (files / "plots").iterdir()} == {"own-det.png", "own-scores.png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("verify", "nobody", "ann/1.wav"), "nobody"),
+        (("enroll", "ann", "missing.wav"), "missing.wav"),
+        (("identify", "x.trials"), "decoded"),
+        (("inspect", "nothing.onnx"), "no model 'nothing.onnx'"),
+        (("inspect", "ann/1.wav"), "ONNX"),
+        (("export", "ann/1.wav", "-o", "x.onnx"), "checkpoint"),
+        (("evaluate", "baseline", "--trials", "x.trials", "--root", "."), "x.trials"),
+        (("embed", "x.trials", "--out", "x.npy"), "x.trials"),
+        (("speakers", "delete", "nobody"), "nobody"),
+        (("keys", "revoke", "nothing"), "nothing"),
+    ],
+)
+def test_failures_are_one_clear_line(run: Run, files: Path, words: tuple[str, ...], says: str) -> None:
+    (files / "x.trials").write_text("1 only-one-path\n")
+    done = run(*words, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("sayso: ")
+    assert says in done.stderr
+
+
+def test_a_bad_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAYSO_MAX_AUDIO_S", "soon")
+    done = run("serve", check=False)
+    assert done.returncode == 2
+    assert "SAYSO_MAX_AUDIO_S" in done.stderr
+
+
+def test_bench_latency_measures_every_stage(run: Run) -> None:
+    rows: list[dict[str, Any]] = json.loads(run("bench", "latency", "--rounds", "5", "--json").stdout)
+    assert {(r["stage"], r["seconds"]) for r in rows} == {
+        (stage, seconds) for stage in ("decode", "speech", "embed") for seconds in (1.0, 3.0, 10.0)
+    }
+    assert all(0 < r["p50"] <= r["p95"] <= r["p99"] for r in rows)
+
+
+def test_the_serving_commands_never_load_torch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from sayso.cli import app; import service.app; "
+        "CliRunner().invoke(app, ['inspect', 'baseline']); "
+        "bad = {'torch', 'onnx', 'matplotlib', 'safetensors'} & set(sys.modules); "
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -1,0 +1,306 @@
+"""Whatever bytes arrive become 16 kHz mono, or an error that says what is wrong with them."""
+
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runtime_samples import encode
+
+from runtime.audio import Recording, decode
+from runtime.errors import (
+    AudioTooLong,
+    EmptyAudio,
+    InputError,
+    NonFiniteAudio,
+    TooManyChannels,
+    TruncatedAudio,
+    UndecodableAudio,
+    UnsupportedSampleRate,
+)
+from runtime.synthesis import synthetic_voice
+
+LIMIT_S = 60.0
+VOICE = synthetic_voice(1.5)
+
+
+def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def loudest_hertz(recording: Recording) -> float:
+    spectrum = np.abs(np.fft.rfft(recording.samples * np.hanning(len(recording.samples))))
+    return float(spectrum.argmax() * 16_000 / len(recording.samples))
+
+
+def patched(wav: bytes, chunk: bytes, offset: int, format: str, value: int) -> bytes:
+    """Overwrite a field, `offset` bytes after the start of a chunk's content."""
+    changed = bytearray(wav)
+    struct.pack_into(format, changed, wav.index(chunk) + 8 + offset, value)
+    return bytes(changed)
+
+
+WAV = encode(VOICE)
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype", "error"),
+    [
+        ("WAV", "PCM_16", 2e-4),
+        ("WAV", "PCM_24", 1e-6),
+        ("WAV", "PCM_32", 1e-6),
+        ("WAV", "PCM_U8", 1e-2),
+        ("WAV", "FLOAT", 0.0),
+        ("WAV", "DOUBLE", 0.0),
+        ("WAV", "ULAW", 2e-2),
+        ("WAV", "ALAW", 2e-2),
+        ("WAVEX", "PCM_16", 2e-4),
+        ("RF64", "PCM_16", 2e-4),
+        ("W64", "PCM_16", 2e-4),
+        ("AIFF", "PCM_16", 2e-4),
+        ("CAF", "ALAC_16", 2e-4),
+        ("FLAC", "PCM_16", 2e-4),
+        ("FLAC", "PCM_24", 1e-6),
+    ],
+)
+def test_lossless_formats_come_back_as_they_were(format: str, subtype: str, error: float) -> None:
+    decoded = decode(encode(VOICE, format=format, subtype=subtype), LIMIT_S)
+    np.testing.assert_allclose(decoded.samples, VOICE, atol=error)
+    assert decoded.samples.dtype == np.float32
+    assert (decoded.source_rate, decoded.clipping, decoded.warnings) == (16_000, 0.0, ())
+    assert decoded.duration_s == 1.5
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype", "rate"),
+    [
+        ("MP3", "MPEG_LAYER_III", 44_100),
+        ("MP3", "MPEG_LAYER_III", 16_000),
+        ("OGG", "VORBIS", 16_000),
+        ("OGG", "VORBIS", 48_000),
+        ("OGG", "OPUS", 48_000),
+        ("OGG", "OPUS", 16_000),
+    ],
+)
+def test_lossy_formats_come_back_about_as_they_were(format: str, subtype: str, rate: int) -> None:
+    source = tone(rate, seconds=2.0)
+    decoded = decode(encode(source, rate, format, subtype), LIMIT_S)
+    assert decoded.duration_s == pytest.approx(2.0, abs=0.1)
+    assert loudest_hertz(decoded) == pytest.approx(440, abs=1)
+    assert np.sqrt(np.mean(decoded.samples**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 12_345, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_any_rate_becomes_16_khz(rate: int) -> None:
+    decoded = decode(encode(tone(rate), rate, subtype="FLOAT"), LIMIT_S)
+    assert decoded.duration_s == pytest.approx(1.0, abs=2e-4)
+    assert loudest_hertz(decoded) == pytest.approx(440, abs=1)
+    middle = decoded.samples[4_000:12_000]
+    np.testing.assert_allclose(middle, tone(16_000)[4_000:12_000], atol=2e-3)
+    assert decoded.source_rate == rate
+    assert decoded.warnings == (("narrowband",) if rate < 16_000 else ())
+
+
+def test_what_16_khz_cannot_hold_is_filtered_out() -> None:
+    decoded = decode(encode(tone(48_000, hertz=11_000), 48_000, subtype="FLOAT"), LIMIT_S)
+    assert np.abs(decoded.samples[800:-800]).max() < 1e-4
+
+
+@pytest.mark.parametrize("rate", [1_000, 7_999, 192_001, 2**31 - 1])
+def test_other_rates_are_refused(rate: int) -> None:
+    with pytest.raises(UnsupportedSampleRate, match=f"{rate} Hz: send 8000 to 192000 Hz"):
+        decode(patched(WAV, b"fmt ", 4, "<I", rate), LIMIT_S)
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+def test_channels_are_averaged(channels: int) -> None:
+    levels = np.linspace(0.2, 1.0, channels)
+    decoded = decode(encode(VOICE[:, None] * levels, subtype="FLOAT"), LIMIT_S)
+    np.testing.assert_allclose(decoded.samples, VOICE * levels.mean(), atol=1e-6)
+    assert decoded.warnings == ("downmixed",)
+
+
+def test_nine_channels_are_refused() -> None:
+    with pytest.raises(TooManyChannels, match="9 channels: send at most 8"):
+        decode(encode(np.zeros((100, 9))), LIMIT_S)
+
+
+def test_long_recordings_are_decoded_in_one_piece() -> None:
+    """Blocks are an inner matter: no seam may be heard."""
+    source = np.tile(tone(48_000)[:, None], (25, 2))
+    decoded = decode(encode(source, 48_000, "FLAC"), LIMIT_S)
+    expected = np.tile(tone(16_000), 25)
+    np.testing.assert_allclose(decoded.samples[100:-100], expected[100:-100], atol=2e-3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_finite_are_refused(value: float) -> None:
+    source = VOICE.copy()
+    source[-1] = value
+    with pytest.raises(NonFiniteAudio, match="NaN or infinite"):
+        decode(encode(source, subtype="FLOAT"), LIMIT_S)
+
+
+@pytest.mark.parametrize("level", [2.0, 32768.0, 3e38])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_floats_beyond_full_scale_stay_finite(level: float, rate: int) -> None:
+    decoded = decode(encode(np.full((rate, 2), level, np.float32), rate, subtype="FLOAT"), LIMIT_S)
+    assert np.abs(decoded.samples).max() < 1.2  # resampling a jump to full scale rings
+    assert decoded.clipping == 1.0
+
+
+def test_clipping_is_a_share_of_the_source_samples() -> None:
+    source = np.zeros((1_000, 2))
+    source[:30, 0], source[:20, 1], source[500:, 0] = 1.0, -1.0, 0.99
+    assert decode(encode(source), LIMIT_S).clipping == 50 / 2_000
+
+
+@pytest.mark.parametrize("content", [b"", encode(np.zeros(0)), encode(np.zeros((0, 2)), 44_100)])
+def test_nothing_is_refused(content: bytes) -> None:
+    with pytest.raises(EmptyAudio):
+        decode(content, LIMIT_S)
+
+
+def test_too_little_for_one_sample_at_16_khz_is_refused() -> None:
+    with pytest.raises(EmptyAudio):
+        decode(encode(VOICE[:1], 192_000), LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello",
+        b"\0" * 4_096,
+        b"{" + b'"audio": null' * 100 + b"}",
+        b"<!doctype html><title>404</title>",
+        b"RIFF\x24\x00\x00\x00WAVE",
+        b"fLaC",
+        b"OggS" + b"\xff" * 200,
+        b"ID3\x04\x00\x00\x00\x00\x00\x00",
+        np.random.default_rng(0).bytes(10_000),
+        encode(VOICE, format="FLAC")[:2_000],
+    ],
+)
+def test_what_is_no_audio_is_refused(content: bytes) -> None:
+    with pytest.raises(UndecodableAudio, match="send WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus"):
+        decode(content, LIMIT_S)
+
+
+def test_a_cut_off_wav_is_refused() -> None:
+    for length in (len(WAV) - 1, len(WAV) // 2, WAV.index(b"data") + 8):
+        with pytest.raises(TruncatedAudio, match=r"announces 48000 bytes of audio and \d+ arrived"):
+            decode(WAV[:length], LIMIT_S)
+
+
+def test_chunks_before_and_after_the_audio_are_passed_over() -> None:
+    at = WAV.index(b"data")
+    note = b"LIST" + struct.pack("<I", 5) + b"note!\0"  # an odd size is padded
+    decoded = decode(WAV[:at] + note + WAV[at:] + note, LIMIT_S)
+    assert decoded.duration_s == 1.5
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
+def test_streamed_wavs_of_unknown_size_are_read(size: int) -> None:
+    at = WAV.index(b"data")
+    streamed = WAV[: at + 4] + struct.pack("<I", size) + WAV[at + 8 :]
+    np.testing.assert_allclose(decode(streamed, LIMIT_S).samples, VOICE, atol=2e-4)
+    everywhere = streamed[:4] + b"\xff" * 4 + streamed[8:]
+    assert decode(everywhere, LIMIT_S).duration_s == 1.5
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFF0, 0x80000000, 48_002])
+def test_absurd_sizes_are_refused(size: int) -> None:
+    with pytest.raises(TruncatedAudio, match=str(size)):
+        decode(patched(WAV, b"data", -4, "<I", size), LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    ("offset", "format", "value"),
+    [
+        (-4, "<I", 0xFFFFFFFF),  # the chunk's own size
+        (-4, "<I", 1),
+        (0, "<H", 0),  # codec
+        (0, "<H", 0x55),
+        (0, "<H", 0xFFFE),
+        (2, "<H", 0),  # channels
+        (2, "<H", 0xFFFF),
+        (4, "<I", 0),  # rate
+        (4, "<I", 0xFFFFFFFF),
+        (14, "<H", 0),  # bits
+        (14, "<H", 0xFFFF),
+    ],
+)
+def test_lies_about_the_format_are_refused(offset: int, format: str, value: int) -> None:
+    with pytest.raises(InputError):
+        decode(patched(WAV, b"fmt ", offset, format, value), LIMIT_S)
+
+
+def test_the_limit_is_on_what_is_decoded() -> None:
+    assert decode(WAV, 1.5).duration_s == 1.5
+    with pytest.raises(AudioTooLong, match=r"limit of 1\.4 s"):
+        decode(WAV, 1.4)
+    with pytest.raises(AudioTooLong):
+        decode(encode(np.zeros((96_000, 2)), 48_000, "FLAC"), 1.9)
+
+
+def test_memory_follows_the_limit_not_the_header() -> None:
+    silence = np.zeros((30 * 96_000, 8), np.int16)  # 92 MB as floats
+    content = encode(silence, 96_000, "FLAC")
+    assert len(content) < 200_000
+    claims = bytearray(content)
+    claims[21:26] = bytes([claims[21] | 0x0F]) + b"\xff" * 4  # STREAMINFO: 2**36 - 1 samples
+    for data in (content, bytes(claims), patched(WAV, b"data", -4, "<I", 0xFFFFFFFF)):
+        tracemalloc.start()
+        try:
+            decode(data, LIMIT_S)
+        except InputError:
+            pass
+        finally:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert peak < 40e6
+
+
+@given(
+    length=st.integers(0, 400),
+    changes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=6),
+)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_a_garbled_header_decodes_or_is_refused(length: int, changes: list[tuple[int, int]]) -> None:
+    garbled = bytearray(WAV[: 44 + length])
+    for at, value in changes:
+        garbled[at % len(garbled)] = value
+    try:
+        decoded = decode(bytes(garbled), 1.0)
+    except InputError:
+        return
+    assert np.isfinite(decoded.samples).all()
+    assert len(decoded.samples) > 0
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_any_bytes_are_refused_politely(content: bytes) -> None:
+    for start in (b"", b"RIFF\xff\xff\xff\xffWAVE"):
+        try:
+            decode(start + content, 1.0)
+        except InputError:
+            continue
+
+
+def test_every_format_soundfile_knows_is_read_or_refused() -> None:
+    for format in sf.available_formats():
+        if format in ("RAW",) or sf.default_subtype(format) is None:
+            continue
+        for rate in (16_000, 44_100):
+            try:
+                content = encode(VOICE, rate, format)
+            except (sf.SoundFileError, RuntimeError):
+                continue  # it cannot be written at this rate
+            try:
+                assert decode(content, LIMIT_S).duration_s > 0.4
+            except InputError as error:
+                assert "send" in str(error)
