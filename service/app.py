@@ -17,7 +17,7 @@ from service.schemas import Problem
 from service.work import Admission
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {errors.MEDIA_TYPE: {}}, "description": text}
+    status: {"model": Problem, "description": text}
     for status, text in {
         400: "The body cannot be read or decoded",
         401: "No valid API key",
@@ -32,6 +32,19 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class _App(FastAPI):
+    """FastAPI documents every answer as application/json; ours to errors are problem documents."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            for methods in super().openapi()["paths"].values():
+                for call in methods.values():
+                    for status, response in call["responses"].items():
+                        if int(status) in _ERRORS and "content" in response:
+                            response["content"] = {errors.MEDIA_TYPE: response["content"].popitem()[1]}
+        return super().openapi()
+
+
 def create_app(engine: Engine) -> FastAPI:
     """Build the app around a running engine, which it closes when it stops."""
 
@@ -40,7 +53,7 @@ def create_app(engine: Engine) -> FastAPI:
         yield
         engine.close()
 
-    app = FastAPI(
+    app = _App(
         title="Sayso",
         version=version("sayso"),
         summary="Self-hosted speaker verification",
@@ -54,6 +67,7 @@ def create_app(engine: Engine) -> FastAPI:
     errors.install(app)
     for router in (speakers.router, decisions.router, decisions.vectors):
         app.include_router(router, responses=_ERRORS)
+    app.include_router(system.keyed, responses=_ERRORS)
     app.include_router(system.router)
     app.add_middleware(RequestContext, metrics=engine.metrics, max_body_bytes=engine.settings.max_body_bytes)
     return app

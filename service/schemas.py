@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from enroll.decision import IdentifyDecision, VerifyDecision
 from enroll.types import Status
-
-TIMINGS = {"decode": 0.8, "speech": 1.9, "queue": 0.1, "embed": 6.0, "search": 0.1, "total": 9.3}
+from service import examples
 
 
 class _Body(BaseModel):
@@ -42,6 +41,7 @@ class SpeakerPatch(_Body):
 class SpeakerOut(_Body):
     """A speaker; `remaining_speech_s` is what is still needed until `enrolled`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.SPEAKER]})
     id: str
     name: str | None
     groups: list[str]
@@ -103,12 +103,13 @@ class Answer(_Body):
     """What every answer about a recording carries; timings in milliseconds."""
 
     request_id: str
-    timings_ms: dict[str, float] = Field(examples=[TIMINGS])
+    timings_ms: dict[str, float]
 
 
 class EnrollmentAdded(Answer):
     """An enrolment and the state it left its speaker in."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ENROLLMENT_ADDED]})
     enrollment: EnrollmentOut
     status: Status
     net_speech_s: float
@@ -137,6 +138,7 @@ class TemplateOut(_Body):
 class Verification(Answer):
     """Is this the speaker? `score` is a cosine, `llr` a natural-log likelihood ratio."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.VERIFICATION]})
     decision: VerifyDecision
     reason: str | None
     score: float
@@ -174,6 +176,7 @@ class IdentifyThreshold(_Body):
 class Identification(Answer):
     """Who is this? `speaker_id` is null unless `match`; `margin` is the lead over the second."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.IDENTIFICATION]})
     decision: IdentifyDecision
     reason: str | None
     speaker_id: str | None
@@ -190,6 +193,7 @@ class Identification(Answer):
 class Comparison(Answer):
     """Are two recordings of one speaker? Nothing is stored."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.COMPARISON]})
     decision: VerifyDecision
     reason: str | None
     score: float
@@ -234,6 +238,7 @@ class Health(_Body):
 class Problem(_Body):
     """An error (RFC 9457). `code` is stable; `detail` is for people."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.PROBLEM]})
     type: str
     title: str
     status: int

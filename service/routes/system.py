@@ -14,9 +14,10 @@ from service.schemas import Health, ModelList, ModelOut
 from service.work import engine_of
 
 router = APIRouter(tags=["system"])
+keyed = APIRouter(tags=["system"])
 
 
-@router.get("/v1/models", summary="Served models")
+@keyed.get("/v1/models", summary="Served models")
 def models(request: Request, key: Reader) -> ModelList:
     """Each model's name, network sha256, provider and card."""
     engine = engine_of(request)
