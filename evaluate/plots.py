@@ -129,7 +129,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise PlotsUnavailableError("plots need matplotlib: pip install 'sayso[plots]'") from error
+        raise PlotsUnavailableError("plots need matplotlib: pip install '.[plots]'") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

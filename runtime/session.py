@@ -30,8 +30,6 @@ def session_options(threads: int, severity: int = _ERRORS_ONLY) -> ort.SessionOp
     options.log_severity_level = severity
     # Several models and the decoder share the cores: a spinning pool would starve them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Silence drives activations into denormals, which x86 multiplies many times slower.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return options
 
 
@@ -80,7 +78,7 @@ class EmbeddingSession:
             return self._open(model, [CPU])
         raise ProviderError(
             f"CUDA was asked for, but {self._name} could not be placed on it: check the driver with "
-            "nvidia-smi and the CUDA libraries with pip install 'sayso[cuda]', or set SAYSO_PROVIDER=cpu"
+            "nvidia-smi and the CUDA libraries with pip install '.[cuda]', or set SAYSO_PROVIDER=cpu"
         )
 
     def _open(

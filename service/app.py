@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from service import errors
@@ -15,6 +16,8 @@ from service.middleware import RequestContext
 from service.routes import decisions, speakers, system
 from service.schemas import Problem
 from service.work import Admission
+
+SHORT_CALLS = 8
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text}
@@ -50,6 +53,8 @@ def create_app(engine: Engine) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # One thread for each admitted recording, and some for the short calls beside them.
+        current_default_thread_limiter().total_tokens = engine.settings.max_concurrency + SHORT_CALLS
         yield
         engine.close()
 

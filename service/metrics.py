@@ -31,7 +31,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "sayso_stage_seconds",
-            "Time in each stage: decode, speech, queue, embed, search, total.",
+            "Time in each stage: decode, speech, queue, embed, search, store, total.",
             ["stage", "model"],
             buckets=_SECONDS,
             registry=r,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -28,14 +29,19 @@ def settings(**overrides: Any) -> Settings:
     """The settings from the environment; a bad one ends the command with a line naming it."""
     try:
         return Settings(**{k: v for k, v in overrides.items() if v is not None})
+    except SettingsError as error:  # JSON that does not parse
+        raise typer.BadParameter(f"SAYSO_{str(error).split(chr(34))[1].upper()} is not valid JSON") from None
     except ValidationError as error:
         lines = [f"SAYSO_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
         raise typer.BadParameter("; ".join(lines)) from None
 
 
-def model_path(name: str) -> Path:
-    """A model file by its served name or its path; raises `ModelError` for neither."""
-    served = settings().models
+def model_path(name: str | None) -> Path:
+    """A model file by its served name or its path, the default one for None; raises `ModelError`."""
+    chosen = settings()
+    served = chosen.models
+    if name is None:
+        name = chosen.default_model or next(iter(served))
     if name in served:
         return served[name]
     path = Path(name)

@@ -53,7 +53,7 @@ def export(
     try:
         from export.exporter import export_checkpoint
     except ImportError as error:
-        raise ModelError("export needs PyTorch: pip install 'sayso[train]'") from error
+        raise ModelError("export needs PyTorch: install Sayso with pip install '.[train]'") from error
 
     card = export_checkpoint(
         checkpoint,
@@ -84,7 +84,9 @@ def inspect(model: ModelArgument, as_json: AsJson = False) -> None:
 def embed(
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Recordings.")],
     out: Annotated[Path, typer.Option(help="The .npy file to write: float32 [files, dim].")],
-    model: Annotated[str, typer.Option(help="An .onnx file or a served name.")] = "baseline",
+    model: Annotated[
+        str | None, typer.Option(help="An .onnx file or a served name; the default model if absent.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the embeddings of recordings, in the order given."""

@@ -34,7 +34,7 @@ def train(
     try:
         from train import run
     except ImportError as error:
-        raise ModelError("training needs PyTorch: pip install 'sayso[train]'") from error
+        raise ModelError("training needs PyTorch: install Sayso with pip install '.[train]'") from error
 
     with common.progress_bar() as bar:
         features = bar.add_task("features", total=None)
