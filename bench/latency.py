@@ -18,9 +18,8 @@ from runtime.embedder import Embedder
 from runtime.session import Provider
 from runtime.speech import SpeechDetector
 from runtime.synthesis import synthetic_voice
+from service.metrics import STUDY_SECONDS
 
-# One forward pass, as the study behind Sayso reported it.
-STUDY_MS = {"nested": 28.83, "baseline": 31.4}
 SECONDS = (1.0, 3.0, 10.0)
 _WARM_UP = 3
 
@@ -89,7 +88,7 @@ def table(rows: list[Row]) -> str:
         f"{r.stage:<8}{r.model:<12}{r.seconds:>5g} s{r.p50:>10.2f}{r.p95:>10.2f}{r.p99:>10.2f}  {r.provider}"
         for r in rows
     ]
-    study = ", ".join(f"{name} {ms:g} ms" for name, ms in STUDY_MS.items())
+    study = ", ".join(f"{name} {seconds * 1000:g} ms" for name, seconds in STUDY_SECONDS.items())
     return "\n".join([*lines, f"The study's forward pass on 3 s: {study}."])
 
 

@@ -14,8 +14,6 @@ import numpy as np
 from enroll.errors import InvalidEmbedding
 from enroll.types import Candidate, Vector
 
-DEFAULT_MARGIN = 0.05
-
 VerifyDecision = Literal["accept", "reject", "inconclusive"]
 IdentifyDecision = Literal["match", "no_match", "ambiguous", "inconclusive"]
 
@@ -151,6 +149,12 @@ def decide_verify(score: float, policy: Policy, doubtful: Sequence[str]) -> Deci
     return Decision("accept" if score >= threshold else "reject", None, score, policy.llr(score))
 
 
+def comparison_fmr(fpir: float, searched: int) -> float:
+    """Return the FMR of one comparison at which `searched` of them together have this FPIR."""
+    # expm1 and log1p keep the digits that 1 - (1 - x) would lose for a large N
+    return -math.expm1(math.log1p(-fpir) / max(1, searched))
+
+
 def identify_threshold(curve: FalseMatchCurve, fpir: float, searched: int) -> CurvePoint:
     """Return the threshold at which a stranger matches anybody of `searched` with probability `fpir`.
 
@@ -158,8 +162,7 @@ def identify_threshold(curve: FalseMatchCurve, fpir: float, searched: int) -> Cu
     """
     if not 0 < fpir < 1:
         raise ValueError(f"a false-positive identification rate is in (0, 1), not {fpir}")
-    # expm1 and log1p keep the digits that 1 - (1 - x) would lose for a large N
-    return curve.threshold_for(-math.expm1(math.log1p(-fpir) / max(1, searched)))
+    return curve.threshold_for(comparison_fmr(fpir, searched))
 
 
 def decide_identify(

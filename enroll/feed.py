@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from enroll.database import Database
 from enroll.errors import SpeakerNotFound
+from enroll.fields import is_id
 from enroll.types import Vector
 from enroll.vectors import from_blob
 
@@ -94,6 +95,9 @@ def _in_group(connection: sqlite3.Connection, tenant: str, group: str) -> frozen
 
 
 def _listed(connection: sqlite3.Connection, tenant: str, among: Collection[str]) -> frozenset[int]:
+    impossible = sorted(value for value in set(among) if not is_id(value))
+    if impossible:  # json_each would cut such a value at a NUL and find somebody else
+        raise SpeakerNotFound(*impossible)
     rows = connection.execute(
         "SELECT value, number FROM json_each(?) LEFT JOIN speakers ON tenant = ? AND speakers.id = value",
         (json.dumps(sorted(set(among))), tenant),

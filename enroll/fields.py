@@ -13,6 +13,7 @@ from enroll.types import NewEnrollment
 MAX_NAME = 200
 MAX_GROUPS = 32
 MAX_METADATA_BYTES = 8 * 1024
+MAX_METADATA_DEPTH = 16
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 _ID_RULE = "use 1 to 128 of A-Z a-z 0-9 . _ @ - and start with a letter or digit"
 
@@ -27,6 +28,11 @@ def checked_id(field: str, value: str) -> str:
     if not _ID.fullmatch(value):
         raise InvalidField(field, _ID_RULE)
     return value
+
+
+def is_id(value: str) -> bool:
+    """Tell whether a value could be an id at all."""
+    return _ID.fullmatch(value) is not None
 
 
 def checked_name(value: str | None) -> str | None:
@@ -51,9 +57,11 @@ def checked_groups(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def metadata_json(value: Mapping[str, object] | None) -> str:
-    """Write a JSON object of at most 8 KiB; None stands for an empty one."""
+    """Write a JSON object of at most 8 KiB and 16 levels; None stands for an empty one."""
     if value is not None and not isinstance(value, Mapping):
         raise InvalidField("metadata", "give a JSON object")
+    if _deeper_than(value, MAX_METADATA_DEPTH):  # what is stored must always be readable again
+        raise InvalidField("metadata", f"nest at most {MAX_METADATA_DEPTH} levels")
     try:
         text = json.dumps(dict(value or {}), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size = len(text.encode())
@@ -66,6 +74,14 @@ def metadata_json(value: Mapping[str, object] | None) -> str:
             "metadata", f"{size} bytes of JSON is too much; at most {MAX_METADATA_BYTES} are kept"
         )
     return text
+
+
+def _deeper_than(value: object, levels: int) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, (list, tuple)):
+        return False
+    return levels == 0 or any(_deeper_than(item, levels - 1) for item in value)
 
 
 def check_report(new: NewEnrollment) -> None:

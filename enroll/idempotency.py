@@ -4,7 +4,7 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import timedelta
 
-from enroll import clock
+from enroll import clock, rows
 from enroll.database import Database
 from enroll.errors import IdempotencyKeyReused
 
@@ -17,7 +17,6 @@ class Answer:
 
     status: int
     body: bytes
-    created_at: str
 
 
 class Answers:
@@ -25,6 +24,8 @@ class Answers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        with database.write() as connection:  # a quiet service must not keep old answers for want of new
+            _drop_expired(connection)
 
     def answer(self, scope: str, key: str, fingerprint: str) -> Answer | None:
         """Return the answer to this same request, or None when there is none younger than a day.
@@ -40,22 +41,42 @@ class Answers:
             return None
         if row["fingerprint"] != fingerprint:
             raise IdempotencyKeyReused
-        return Answer(row["status"], row["body"], row["created_at"])
+        return Answer(row["status"], row["body"])
 
-    def remember(self, scope: str, key: str, fingerprint: str, status: int, body: bytes) -> None:
-        """Keep an answer; the first one stands. Answers older than a day are dropped on the way."""
+    def remember(
+        self,
+        tenant: str,
+        scope: str,
+        key: str,
+        fingerprint: str,
+        status: int,
+        body: bytes,
+        speaker_id: str | None = None,
+    ) -> None:
+        """Keep an answer; the first one stands. Answers older than a day are dropped on the way.
+
+        An answer about `speaker_id` is not kept when the speaker was deleted in the meantime.
+        """
         with self._database.write() as connection:
-            connection.execute("DELETE FROM answers WHERE created_at <= ?", (_oldest(),))
+            _drop_expired(connection)
+            if speaker_id is not None and not rows.exists(connection, tenant, speaker_id):
+                return
             connection.execute(
-                "INSERT OR IGNORE INTO answers (scope, key, fingerprint, status, body, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (scope, key, fingerprint, status, body, clock.stamp(clock.now())),
+                "INSERT OR IGNORE INTO answers (tenant, scope, key, fingerprint, status, body, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (tenant, scope, key, fingerprint, status, body, clock.stamp(clock.now())),
             )
 
 
-def forget_answers(connection: sqlite3.Connection, speaker_id: str) -> None:
-    """Drop every answer that names the speaker: ids need no escaping, so JSON holds them as they are."""
-    connection.execute("DELETE FROM answers WHERE instr(body, ?)", (f'"{speaker_id}"'.encode(),))
+def forget_answers(connection: sqlite3.Connection, tenant: str, named: str) -> None:
+    """Drop the tenant's answers with this id as a value: ids stand in compact JSON as they are."""
+    connection.execute(
+        "DELETE FROM answers WHERE tenant = ? AND instr(body, ?)", (tenant, f':"{named}"'.encode())
+    )
+
+
+def _drop_expired(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM answers WHERE created_at <= ?", (_oldest(),))
 
 
 def _oldest() -> str:

@@ -13,6 +13,7 @@ from datetime import datetime
 from enroll import clock
 from enroll.database import Database
 from enroll.errors import InvalidField, KeyNotFound
+from enroll.fields import checked_id
 
 SCOPES = ("read", "enroll", "verify", "embed", "admin")
 _KEY = re.compile(r"sayso_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
@@ -47,6 +48,7 @@ class KeyRing:
     ) -> tuple[ApiKey, str]:
         """Make a key and return it with its text, which cannot be read again. Raises InvalidField."""
         text = f"sayso_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+        tenant = checked_id("tenant", tenant)
         return self._put(text, tenant, _checked_scopes(scopes), label, _checked_expiry(expires_at)), text
 
     def install_key(self, text: str, tenant: str, scopes: Iterable[str], label: str) -> ApiKey:

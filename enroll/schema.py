@@ -77,6 +77,7 @@ _VERSION_1 = (
         revoked_at TEXT
     ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE answers (
+        tenant TEXT NOT NULL,
         scope TEXT NOT NULL,
         key TEXT NOT NULL,
         fingerprint TEXT NOT NULL,

@@ -143,7 +143,7 @@ class Store:
         with self._database.write() as connection:
             number = rows.speaker_row(connection, tenant, speaker_id)["number"]
             connection.execute("DELETE FROM speakers WHERE number = ?", (number,))
-            forget_answers(connection, speaker_id)
+            forget_answers(connection, tenant, speaker_id)
             revision = rows.next_revision(connection, tenant)
             connection.execute("UPDATE tenants SET deleted_revision = ? WHERE tenant = ?", (revision, tenant))
         self._database.purge()
@@ -195,6 +195,7 @@ class Store:
             if row is None:
                 raise EnrollmentNotFound(speaker_id, enrollment_id)
             connection.execute("DELETE FROM enrollments WHERE number = ?", (row["number"],))
+            forget_answers(connection, tenant, enrollment_id)
             templates.recompute(connection, number)
             rows.touch(connection, tenant, number)
             speaker = self._speaker(connection, tenant, speaker_id)

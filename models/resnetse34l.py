@@ -48,9 +48,14 @@ class SELayer(nn.Module):
 
 
 class SEBasicBlock(nn.Module):
-    """Residual block; ReLU comes before the first BatchNorm, as in the published code."""
+    """Residual block; ReLU comes before the first BatchNorm, as in the published code.
 
-    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int], reduction: int) -> None:
+    `project` puts a 1x1 convolution on the shortcut.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: tuple[int, int], reduction: int, project: bool
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -58,7 +63,7 @@ class SEBasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.se = SELayer(outputs, reduction)
         self.downsample: nn.Sequential | None = None
-        if stride != (1, 1) or inputs != outputs:
+        if project:
             self.downsample = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
             )
@@ -89,7 +94,9 @@ class ResNetSE34L(nn.Module):
             stage = []
             for j in range(blocks):
                 stride = self.STRIDES[i] if j == 0 else (1, 1)
-                stage.append(SEBasicBlock(inputs, outputs, stride, options.reduction))
+                # The published code projects at the start of each stage but the first, whatever the widths.
+                project = j == 0 and (i > 0 or inputs != outputs)
+                stage.append(SEBasicBlock(inputs, outputs, stride, options.reduction, project))
                 inputs = outputs
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
         self.pooling = AttentivePooling(options.pooling, last)

@@ -25,8 +25,9 @@ SAMPLE_RATE = 16_000
 MAX_CHANNELS = 8
 MIN_SOURCE_RATE, MAX_SOURCE_RATE = 8_000, 192_000
 _BLOCK = 2**20  # values decoded at a time, so that a header's claim never sizes an allocation
-_CLIPPED_AT = 0.999
-_UNKNOWN_SIZES = (0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers leave in a WAV header
+# Full scale as decoded: companded and 8-bit samples never reach 1.
+_FULL_SCALE = {"ULAW": 0.979, "ALAW": 0.983, "PCM_U8": 0.992, "PCM_S8": 0.992}
+_UNKNOWN_SIZES = (0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers leave in a WAV header
 Samples = NDArray[np.float32]
 
 
@@ -74,6 +75,7 @@ def _read(file: sf.SoundFile, max_seconds: float) -> Recording:
         raise UnsupportedSampleRate(
             f"a sample rate of {rate} Hz: send {MIN_SOURCE_RATE} to {MAX_SOURCE_RATE} Hz"
         )
+    full_scale = _FULL_SCALE.get(file.subtype, 0.999)
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
     parts, total, clipped, last = [], 0, 0, False
     while not last:
@@ -84,13 +86,14 @@ def _read(file: sf.SoundFile, max_seconds: float) -> Recording:
             raise AudioTooLong(f"the recording is longer than the limit of {max_seconds:g} s")
         if not np.isfinite(block).all():
             raise NonFiniteAudio("the audio holds NaN or infinite samples: export it again as 16-bit PCM")
-        clipped += int(np.count_nonzero(np.abs(block) >= _CLIPPED_AT))
+        clipped += int(np.count_nonzero(np.abs(block) >= full_scale))
         # Float files may exceed full scale without bound, and the network's powers would overflow.
         mono = np.clip(block, -1.0, 1.0).mean(axis=1, dtype=np.float32)
         parts.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono, last=last))
     samples = np.concatenate(parts)
     if not len(samples):
         raise EmptyAudio("the file holds no audio samples")
+    samples -= samples.mean()  # an offset is no sound, but would count as power
     warnings = []
     if channels > 1:
         warnings.append("downmixed")
@@ -100,7 +103,10 @@ def _read(file: sf.SoundFile, max_seconds: float) -> Recording:
 
 
 def _check_wav_is_whole(data: bytes) -> None:
-    """libsndfile quietly reads what is there of a cut-off WAV; half a recording must not pass as one."""
+    """libsndfile quietly reads what is there of a cut-off WAV; half a recording must not pass as one.
+
+    Only RIFF is checked, which is what recorders write; its 64-bit and big-endian kin are not.
+    """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return
     at = 12

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.audio import Samples
-from runtime.errors import EmbeddingFailed, Overloaded
+from runtime.errors import EmbeddingFailed, Overloaded, ShuttingDown
 
 Vectors = NDArray[np.float32]
 
@@ -66,7 +66,7 @@ class Batcher:
         item = _Item(windows, Future())
         with self._closing:
             if self._closed:
-                raise Overloaded("the service is shutting down")
+                raise ShuttingDown("the service is shutting down: try another instance, or again shortly")
             try:
                 self._queue.put_nowait(item)
             except queue.Full:
@@ -96,7 +96,7 @@ class Batcher:
         total = 0
         item = self._queue.get()
         while item is not None:
-            if item.future.set_running_or_notify_cancel():  # a caller that has gone is dropped here
+            if item.future.set_running_or_notify_cancel():
                 items.append(item)
                 total += len(item.windows)
             if total >= self._max_batch:

@@ -16,6 +16,7 @@ RuntimeFault
 |-- ModelError            the model file
 |   `-- ProviderError     the hardware it was asked to run on
 |-- Overloaded            the queue is full
+|   `-- ShuttingDown
 `-- EmbeddingFailed       the model gave no usable vector
 """
 
@@ -101,6 +102,10 @@ class Overloaded(RuntimeFault):
     """The embedding queue is full: try again shortly."""
 
     code = "overloaded"
+
+
+class ShuttingDown(Overloaded):
+    code = "shutting_down"
 
 
 class EmbeddingFailed(RuntimeFault):

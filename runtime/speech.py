@@ -27,6 +27,7 @@ _MIN_SPEECH = 3  # frames: shorter bursts are no speech
 _COUNTED = {"gap": 3, "edge": 1}
 _EMBEDDED = {"gap": 29, "edge": 8}  # 0.9 s and 0.26 s
 _MAX_SNR_DB = 60.0
+_DIGITAL_SILENCE = 1e-9  # power: below the rounding of 16-bit samples
 NOISY_DB, CLIPPED_SHARE = 10.0, 0.005
 _WEIGHTS = Path(__file__).with_name("weights") / "silero_vad.onnx"
 
@@ -163,12 +164,13 @@ def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def _snr_db(power: NDArray[np.float32], mask: NDArray[np.bool_]) -> float | None:
     """Speech power over noise power, the noise taken off the speech; None without speech.
 
-    The quietest tenth of the frames is taken for noise: pauses, or at worst the softest speech, so a
-    recording without a pause is reported noisier than it is, never cleaner.
+    The quietest tenth of the frames is taken for noise: pauses, or at worst the softest speech. Frames
+    of digital silence are left out: a gate or an editor put them there, and they hide the noise.
     """
     if not mask.any():
         return None
-    noise = float(np.percentile(power, 10))
+    audible = power[power > _DIGITAL_SILENCE]
+    noise = float(np.percentile(audible, 10)) if len(audible) else 0.0
     speech = float(power[mask].mean()) - noise
     if speech <= 0.0:
         return -_MAX_SNR_DB

@@ -5,6 +5,7 @@ HTTP and the command line both call this, so the same recordings score the same 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from service.settings import Settings
 
 _DOUBTFUL = ("noisy", "clipped")
 EXAMPLE_S = 3.0
+READY_FOR_S = 2.0
 
 
 @dataclass
@@ -81,13 +83,21 @@ class Engine:
         self.models = load_models(settings, metrics)
         self.default_model = settings.default_model or next(iter(self.models))
         self.detector = SpeechDetector()
-        self.store = Store(settings.store_path, settings.enroll_required_speech_s)
+        try:
+            self.store = Store(settings.store_path, settings.enroll_required_speech_s)
+        except BaseException:
+            self._close_models()
+            raise
         self.index = SpeakerIndex(self.store)
+        self._checking, self._checked_at = threading.Lock(), -READY_FOR_S
 
     def close(self) -> None:
+        self._close_models()
+        self.store.close()
+
+    def _close_models(self) -> None:
         for model in self.models.values():
             model.embedder.close()
-        self.store.close()
 
     def model(self, name: str | None) -> ServedModel:
         """A served model by name, the default one without; raises a 404 naming those there are."""
@@ -222,6 +232,13 @@ class Engine:
             request_id=call.request_id,
             timings_ms=self._timings(call, model.name),
         )
+
+    def ready(self) -> None:
+        """`check`, at most every two seconds whoever asks: it needs no key, so it must cost little."""
+        with self._checking:
+            if time.monotonic() - self._checked_at > READY_FOR_S:
+                self.check()
+                self._checked_at = time.monotonic()
 
     def check(self) -> None:
         """Push a declared example through the real pipeline of every model, and read the store.

@@ -8,8 +8,9 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from enroll import errors as enroll_errors
 from runtime import errors as runtime_errors
@@ -34,6 +35,7 @@ STATUS: dict[type[Exception], int] = {
     runtime_errors.AudioTooLong: 413,
     runtime_errors.UnsupportedSampleRate: 415,
     runtime_errors.Overloaded: 429,
+    runtime_errors.ShuttingDown: 503,
     runtime_errors.RuntimeFault: 500,
     enroll_errors.SpeakerNotFound: 404,
     enroll_errors.EnrollmentNotFound: 404,
@@ -45,6 +47,7 @@ STATUS: dict[type[Exception], int] = {
     enroll_errors.EnrollError: 409,
 }
 _EXTRA_FIELDS = ("net_speech_s", "required_speech_s", "remaining_speech_s")
+CLIENT_CLOSED_REQUEST = 499  # as nginx calls it
 RETRY_AFTER = {429: "1", 503: "5"}
 
 
@@ -83,20 +86,21 @@ def install(app: FastAPI) -> None:
     """Register the handlers."""
 
     @app.exception_handler(ServiceError)
-    def from_service(request: Request, error: ServiceError) -> JSONResponse:
+    async def from_service(request: Request, error: ServiceError) -> JSONResponse:
         return problem(request, error.status, error.code, str(error), error.headers)
 
     @app.exception_handler(runtime_errors.RuntimeFault)
     @app.exception_handler(enroll_errors.EnrollError)
-    def from_rooms(request: Request, error: Any) -> JSONResponse:
+    async def from_rooms(request: Request, error: Any) -> JSONResponse:
         status = status_of(error)
         if status >= 500:
-            log.error("fault", code=error.code, detail=str(error), exc_info=error)
+            request_id = request.state.request_id
+            log.error("fault", code=error.code, detail=str(error), request_id=request_id, exc_info=error)
         extra = {name: round(getattr(error, name), 3) for name in _EXTRA_FIELDS if hasattr(error, name)}
         return problem(request, status, error.code, str(error), **extra)
 
     @app.exception_handler(RequestValidationError)
-    def from_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def from_validation(request: Request, error: RequestValidationError) -> JSONResponse:
         problems = [
             {"field": ".".join(str(part) for part in e["loc"]), "problem": e["msg"]} for e in error.errors()
         ]
@@ -107,16 +111,22 @@ def install(app: FastAPI) -> None:
         return problem(request, 422, "invalid_request", detail, errors=problems)
 
     @app.exception_handler(HTTPException)
-    def from_framework(request: Request, error: HTTPException) -> JSONResponse:
+    async def from_framework(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error.__cause__, ServiceError):  # raised while the framework read a body
-            return from_service(request, error.__cause__)
+            return await from_service(request, error.__cause__)
         codes = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
         code = codes.get(error.status_code, "http_error")
         detail = error.detail if error.status_code != 404 else f"there is nothing at {request.url.path}"
         return problem(request, error.status_code, code, detail, dict(error.headers or {}))
 
-    @app.exception_handler(Exception)
-    def from_anything(request: Request, error: Exception) -> JSONResponse:
-        log.error("unexpected", error=type(error).__name__, exc_info=error)
-        detail = "an unexpected error happened; the log has it under this request id"
-        return problem(request, 500, "internal_error", detail)
+    @app.exception_handler(ClientDisconnect)
+    async def from_departed(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody reads it; it keeps the metrics honest
+
+
+def unexpected(request: Request, error: Exception) -> JSONResponse:
+    """A bug of ours: the log has it, the caller gets its request id."""
+    request_id = request.state.request_id
+    log.error("unexpected", error=type(error).__name__, request_id=request_id, exc_info=error)
+    detail = f"an unexpected error happened; the log has it under the request id {request_id}"
+    return problem(request, 500, "internal_error", detail)

@@ -12,10 +12,19 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from service.errors import ServiceError
+from service.work import engine_of
 
 HEADER = "idempotency-key"
 _BOUNDARY = re.compile(r'boundary="?([^";,]+)"?', re.IGNORECASE)
 _LONGEST_KEY = 255
+
+
+def id_from(prefix: str, *parts: str | bytes) -> str:
+    """An id that follows from what it is given, so that a retry after a crash finds what was stored."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part if isinstance(part, bytes) else part.encode()).digest())
+    return f"{prefix}_{digest.hexdigest()[:20]}"
 
 
 class IdempotentRoute(APIRoute):
@@ -40,12 +49,13 @@ async def _once(
         raise ServiceError(
             422, "idempotency_key_invalid", f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters"
         )
-    store = request.app.state.engine.store
-    authorization = request.headers.get("authorization", "")
-    if store.keys.authenticate(authorization.partition(" ")[2]) is None:
+    store = engine_of(request).store
+    caller = store.keys.authenticate(request.headers.get("authorization", "").partition(" ")[2])
+    if caller is None:
         return await handle(request)  # which answers 401; a revoked key replays nothing
-    scope = hashlib.sha256(authorization.encode()).hexdigest()
-    fingerprint = await _fingerprint(request)
+    request.app.state.admission.check()
+    fingerprint = await run_in_threadpool(_fingerprint, request, await request.body())
+    scope = caller.id
     busy: set[tuple[str, str]] = request.app.state.idempotent_in_flight
     if (scope, key) in busy:
         raise ServiceError(
@@ -58,17 +68,16 @@ async def _once(
             return Response(kept.body, kept.status, {"Idempotent-Replayed": "true"}, "application/json")
         response = await handle(request)
         if response.status_code < 300:
-            await run_in_threadpool(
-                store.answers.remember, scope, key, fingerprint, response.status_code, bytes(response.body)
-            )
+            body, about = bytes(response.body), request.path_params.get("speaker_id")
+            kept_as = (caller.tenant, scope, key, fingerprint, response.status_code, body, about)
+            await run_in_threadpool(store.answers.remember, *kept_as)
         return response
     finally:
         busy.discard((scope, key))
 
 
-async def _fingerprint(request: Request) -> str:
+def _fingerprint(request: Request, body: bytes) -> str:
     """What the request asks for; a multipart boundary differs between retries and does not count."""
-    body = await request.body()
     boundary = _BOUNDARY.search(request.headers.get("content-type", ""))
     if boundary:
         body = body.replace(boundary[1].encode(), b"")

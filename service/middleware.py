@@ -8,17 +8,19 @@ import uuid
 from typing import Any
 
 import structlog
+from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError
+from service.errors import ServiceError, unexpected
 from service.metrics import Metrics
 
 log = structlog.get_logger()
+MAX_JSON_BYTES = 64 * 1024  # parsed on the event loop, before the key is checked
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
-    """The outermost layer; the log holds the route's template, never ids, scores or audio."""
+    """Around the whole application; the log holds the route's template, never ids, scores or audio."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
         self.app, self.metrics, self.max_body_bytes = app, metrics, max_body_bytes
@@ -32,36 +34,41 @@ class RequestContext:
         request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        started, status = time.perf_counter(), 500
-        limited = self._limited(receive, headers.get(b"content-length", b""))
+        started, status, sent = time.perf_counter(), 500, False
+        limited = self._limited(receive, headers)
 
         async def identified(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, sent = message["status"], True
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
             await self.app(scope, limited, identified)
+        except Exception as error:
+            if sent:  # too late for another answer
+                raise
+            await unexpected(Request(scope), error)(scope, limited, identified)
         finally:
             self._record(scope, status, time.perf_counter() - started)
 
-    def _limited(self, receive: Receive, content_length: bytes) -> Receive:
+    def _limited(self, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
         """`receive` that refuses a body over the limit, by its announced length or as it arrives."""
-        too_large = ServiceError(
-            413, "body_too_large", f"the body is larger than the limit of {self.max_body_bytes} bytes"
-        )
+        is_json = headers.get(b"content-type", b"").startswith(b"application/json")
+        limit = min(self.max_body_bytes, MAX_JSON_BYTES) if is_json else self.max_body_bytes
+        too_large = ServiceError(413, "body_too_large", f"the body is larger than the limit of {limit} bytes")
+        content_length = headers.get(b"content-length", b"")
         announced = int(content_length) if content_length.isdigit() else 0
         received = 0
 
         async def counted() -> Message:
             nonlocal received
-            if announced > self.max_body_bytes:
+            if announced > limit:
                 raise too_large
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.max_body_bytes:
+            if received > limit:
                 raise too_large
             return message
 

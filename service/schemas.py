@@ -119,7 +119,10 @@ class EnrollmentAdded(Answer):
 
 
 class ThresholdOut(_Body):
-    """Where the decision was cut, and the error rates measured there (null where nobody measured)."""
+    """Where the decision was cut, and the error rates measured there (null where nobody measured).
+
+    Measured on trials of one recording against one; a template of several enrolments does better.
+    """
 
     value: float
     operating_point: str

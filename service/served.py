@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from enroll.decision import CurvePoint, FalseMatchCurve, OperatingPoint, Policy, identify_threshold
+from enroll.decision import (
+    FalseMatchCurve,
+    OperatingPoint,
+    Policy,
+    comparison_fmr,
+    identify_threshold,
+)
 from runtime.card import Calibration
 from runtime.embedder import Embedder
 from runtime.errors import ModelError
@@ -52,13 +58,13 @@ class ServedModel:
                 fmr=None,
                 extrapolated=False,
             )
-        found: CurvePoint = identify_threshold(self.curve, fpir, searched)
+        found = identify_threshold(self.curve, fpir, searched)
         return IdentifyThreshold(
             value=round(found.threshold, 6),
             operating_point=f"fpir={fpir:g}",
             source=point.source,
             fpir=fpir,
-            fmr=1.0 - (1.0 - fpir) ** (1.0 / max(1, searched)),
+            fmr=comparison_fmr(fpir, searched),
             extrapolated=found.extrapolated,
         )
 

@@ -21,7 +21,11 @@ class _InMemoryParser(MultiPartParser):
 
 
 async def recordings(request: Request, count: int = 1) -> list[bytes]:
-    """The request's `count` recordings; raises `ServiceError` for a form that lacks them."""
+    """The request's `count` recordings; raises `ServiceError` for a form that lacks them.
+
+    Raises `Overloaded` before reading anything when there is no room to work on them.
+    """
+    request.app.state.admission.check()
     if not request.headers.get("content-type", "").lower().startswith(_MULTIPART):
         if count > 1:
             raise ServiceError(
@@ -30,8 +34,8 @@ async def recordings(request: Request, count: int = 1) -> list[bytes]:
         return [await request.body()]
     try:
         form = await _InMemoryParser(request.headers, request.stream(), max_files=4, max_fields=16).parse()
-    except (MultiPartException, KeyError) as error:
-        reason = getattr(error, "message", "no boundary in the content type")
+    except (MultiPartException, KeyError, UnicodeError) as error:
+        reason = getattr(error, "message", "the content type has no usable boundary or charset")
         raise ServiceError(400, "malformed_multipart", f"the form cannot be read: {reason}") from error
     try:
         files = [value for value in form.getlist(FIELD) if isinstance(value, UploadFile)]

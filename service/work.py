@@ -22,9 +22,13 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self.limit, self.taken = limit, 0
 
-    def __enter__(self) -> None:
+    def check(self) -> None:
+        """Raise `Overloaded` when all places are taken."""
         if self.taken >= self.limit:
             raise Overloaded(f"{self.limit} recordings are being worked on: try again shortly")
+
+    def __enter__(self) -> None:
+        self.check()
         self.taken += 1
 
     def __exit__(self, *exc: object) -> None:

@@ -15,6 +15,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from enroll.store import Store
 from runtime.errors import ModelError
 from service.engine import Call, Engine
 from service.metrics import Metrics
@@ -58,6 +59,12 @@ def engine() -> Iterator[Engine]:
         yield running
     finally:
         running.close()
+
+
+def store() -> Store:
+    """The service's own store, for commands that embed nothing."""
+    chosen = settings()
+    return Store(chosen.store_path, chosen.enroll_required_speech_s)
 
 
 def call(tenant: str) -> Call:

@@ -9,16 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from enroll.keys import SCOPES, ApiKey
-from enroll.store import Store
 from sayso.cli import common
 from sayso.cli.common import AsJson
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
-
-
-def _store() -> Store:
-    chosen = common.settings()
-    return Store(chosen.store_path, chosen.enroll_required_speech_s)
 
 
 def _facts(key: ApiKey) -> dict[str, Any]:
@@ -35,7 +29,7 @@ def create(
 ) -> None:
     """Make a key; its text is shown only now. Without --scope it may read, enrol and verify."""
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    with _store() as store:
+    with common.store() as store:
         key, text = store.keys.create_key(tenant, scope or ["read", "enroll", "verify"], label, expires)
     common.show({**_facts(key), "key": text}, as_json, text)
 
@@ -43,7 +37,7 @@ def create(
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List keys; their texts are not kept."""
-    with _store() as store:
+    with common.store() as store:
         keys = store.keys.list_keys()
     lines = [
         f"{k.id}\t{k.tenant}\t{','.join(sorted(k.scopes))}\t{k.label}\t"
@@ -59,6 +53,6 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key at once."""
-    with _store() as store:
+    with common.store() as store:
         key = store.keys.revoke_key(key_id)
     common.show(_facts(key), as_json, f"revoked {key.id}")

@@ -10,6 +10,7 @@ import typer
 from enroll.errors import SpeakerNotFound
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName, Tenant
+from service.idempotency import id_from
 from service.schemas import Identification, Verification
 
 SpeakerId = Annotated[str, typer.Argument(metavar="ID", help="The speaker's id.")]
@@ -29,12 +30,16 @@ def enroll(
     as_json: AsJson = False,
 ) -> None:
     """Add recordings to a speaker, who is created if new."""
+    recordings = [file.read_bytes() for file in files]  # all of them, before anything is changed
     with common.engine() as engine:
         try:
             engine.store.speaker(tenant, speaker_id)
         except SpeakerNotFound:
             engine.store.create_speaker(tenant, speaker_id)
-        added = [engine.enroll(common.call(tenant), speaker_id, file.read_bytes()) for file in files]
+        # The id follows from the bytes: the same command again adds nothing twice.
+        added = [
+            engine.enroll(common.call(tenant), speaker_id, data, id_from("enr", data)) for data in recordings
+        ]
     last = added[-1]
     text = f"{speaker_id}: {last.status}, {last.net_speech_s:.1f} s of speech"
     if last.remaining_speech_s:

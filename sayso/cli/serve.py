@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from enroll.errors import InvalidField
 from enroll.keys import SCOPES, KeyRing
 from sayso.cli import common
 from service import logs
@@ -15,7 +16,7 @@ from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import Settings
 
-TENANT = "default"
+TENANT, ADMIN_LABEL = "default", "SAYSO_ADMIN_KEY"
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +52,12 @@ def serve(
 def _first_key(keys: KeyRing, chosen: Settings) -> str | None:
     """Install the operator's key, or make one where there is none yet; the text of a new one."""
     if chosen.admin_key is not None:
-        keys.install_key(chosen.admin_key.get_secret_value(), TENANT, SCOPES, "SAYSO_ADMIN_KEY")
+        installed = keys.install_key(chosen.admin_key.get_secret_value(), TENANT, SCOPES, ADMIN_LABEL)
+        if installed.revoked_at is not None:
+            raise InvalidField("SAYSO_ADMIN_KEY", "this key was revoked: choose another")
+        for key in keys.list_keys():
+            if key.label == ADMIN_LABEL and key.id != installed.id and key.revoked_at is None:
+                keys.revoke_key(key.id)  # an earlier value of the setting must not go on working
         return None
     if keys.has_keys():
         return None
@@ -62,7 +68,8 @@ def _announce(engine: Engine, chosen: Settings, new_key: str | None) -> None:
     url = f"http://{chosen.host}:{chosen.port}"
     lines = [f"Sayso answers on {url} (API: {url}/docs), keeping its data in {chosen.data_dir}"]
     for model in engine.models.values():
-        state = "calibrated" if model.policy else "NOT CALIBRATED: it will refuse to decide"
+        point = model.policy.operating_point if model.policy else None
+        state = f"threshold {point.source}" if point else "NOT CALIBRATED: it will refuse to decide"
         lines.append(f"  model {model.name} on {model.embedder.provider}, {state}")
     if new_key:
         lines += [

@@ -6,18 +6,12 @@ from typing import Annotated
 
 import typer
 
-from enroll.store import Store
 from sayso.cli import common
 from sayso.cli.common import AsJson, Tenant
 from service.schemas import SpeakerOut, SpeakerPage
 
 app = typer.Typer(help="List, show and delete speakers.", no_args_is_help=True)
 SpeakerId = Annotated[str, typer.Argument(metavar="ID")]
-
-
-def _store() -> Store:
-    chosen = common.settings()
-    return Store(chosen.store_path, chosen.enroll_required_speech_s)
 
 
 @app.command("list")
@@ -28,7 +22,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List speakers in the order they were created."""
-    with _store() as store:
+    with common.store() as store:
         page = SpeakerPage.model_validate(store.speakers(tenant, limit, cursor))
     lines = [f"{s.id}\t{s.status}\t{s.net_speech_s:.1f} s\t{s.name or ''}" for s in page.items]
     if page.next_cursor:
@@ -39,7 +33,7 @@ def list_(
 @app.command()
 def show(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = False) -> None:
     """Show one speaker."""
-    with _store() as store:
+    with common.store() as store:
         speaker = SpeakerOut.model_validate(store.speaker(tenant, speaker_id))
     lines = (f"{key}: {value}" for key, value in speaker.model_dump().items())
     common.show(speaker, as_json, "\n".join(lines))
@@ -48,6 +42,6 @@ def show(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = Fa
 @app.command()
 def delete(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = False) -> None:
     """Delete a speaker with all enrolments, for good."""
-    with _store() as store:
+    with common.store() as store:
         store.delete_speaker(tenant, speaker_id)
     common.show({"deleted": speaker_id}, as_json, f"deleted {speaker_id}")

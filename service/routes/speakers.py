@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from enroll.errors import SpeakerExists
 from service.auth import Enroller, Reader
-from service.idempotency import HEADER, IdempotentRoute
+from service.idempotency import HEADER, IdempotentRoute, id_from
 from service.schemas import (
     EnrollmentAdded,
     EnrollmentList,
@@ -27,9 +27,15 @@ router = APIRouter(prefix="/v1/speakers", tags=["speakers"], route_class=Idempot
 @router.post("", status_code=201, summary="Create a speaker")
 def create(request: Request, key: Enroller, body: SpeakerIn) -> SpeakerOut:
     """Add a speaker to enrol; the id is yours, or one is made."""
-    speaker = engine_of(request).store.create_speaker(
-        key.tenant, body.id, body.name, body.groups, body.metadata
-    )
+    store = engine_of(request).store
+    retry_key = request.headers.get(HEADER)
+    made = id_from("spk", key.id, retry_key) if body.id is None and retry_key else None
+    try:
+        speaker = store.create_speaker(key.tenant, made or body.id, body.name, body.groups, body.metadata)
+    except SpeakerExists:
+        if made is None:
+            raise
+        speaker = store.speaker(key.tenant, made)
     return SpeakerOut.model_validate(speaker)
 
 
@@ -78,11 +84,7 @@ async def enroll(request: Request, key: Enroller, speaker_id: str) -> Enrollment
     """Add a recording to the speaker; several add up until `remaining_speech_s` is 0."""
     (data,) = await recordings(request)
     retry_key = request.headers.get(HEADER)
-    # The id follows from the Idempotency-Key, so that a retry after a crash finds what was stored.
-    enrollment_id = None
-    if retry_key is not None:
-        named = "\n".join((key.id, speaker_id, retry_key))
-        enrollment_id = "enr_" + hashlib.sha256(named.encode()).hexdigest()[:20]
+    enrollment_id = id_from("enr", key.id, speaker_id, retry_key, data) if retry_key else None
     return await work(request, key, engine_of(request).enroll, speaker_id, data, enrollment_id)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,7 @@ from service.errors import ServiceError
 from service.schemas import Health, ModelList, ModelOut
 from service.work import engine_of
 
+log = structlog.get_logger()
 router = APIRouter(tags=["system"])
 keyed = APIRouter(tags=["system"])
 
@@ -43,9 +45,11 @@ async def healthz() -> Health:
 async def readyz(request: Request) -> Health:
     """Runs a synthetic voice through the real pipeline of every model, and reads the store."""
     try:
-        await run_in_threadpool(engine_of(request).check)
+        await run_in_threadpool(engine_of(request).ready)
     except Exception as error:
-        raise ServiceError(503, "not_ready", f"the pipeline fails on its own example: {error}") from error
+        log.error("not ready", exc_info=error)
+        detail = "the service cannot work through its own example: its log says why"
+        raise ServiceError(503, "not_ready", detail) from error
     return Health(status="ok")
 
 

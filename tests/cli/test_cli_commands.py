@@ -149,11 +149,33 @@ def test_failures_are_one_clear_line(run: Run, files: Path, words: tuple[str, ..
     assert says in done.stderr
 
 
-def test_a_bad_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAYSO_MAX_AUDIO_S", "soon")
+@pytest.mark.parametrize(("name", "value"), [("SAYSO_MAX_AUDIO_S", "soon"), ("SAYSO_MODELS", "{bad")])
+def test_a_bad_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
     done = run("serve", check=False)
     assert done.returncode == 2
-    assert "SAYSO_MAX_AUDIO_S" in done.stderr
+    assert name in done.stderr
+
+
+def test_enrolling_is_all_or_nothing_and_repeatable(run: Run, files: Path) -> None:
+    assert run("enroll", "ann", "ann/0.wav", "missing.wav", check=False).returncode == 1
+    assert run("speakers", "show", "ann", check=False).returncode == 1
+    for _ in range(2):
+        run("enroll", "ann", "ann/0.wav", "ann/1.wav")
+        assert json.loads(run("speakers", "show", "ann", "--json").stdout)["enrollments"] == 2
+
+
+def test_a_new_admin_key_replaces_the_one_before(files: Path) -> None:
+    statuses = []
+    for key in ("first-admin-key-0123", "second-admin-key-0123"):
+        server = Server(files / "data", SAYSO_ADMIN_KEY=key)
+        try:
+            for tried in ("first-admin-key-0123", "second-admin-key-0123"):
+                headers = {"Authorization": f"Bearer {tried}"}
+                statuses.append(server.client.get("/v1/speakers", headers=headers).status_code)
+        finally:
+            server.close()
+    assert statuses == [200, 401, 401, 200]
 
 
 def test_bench_latency_measures_every_stage(run: Run) -> None:
@@ -167,7 +189,7 @@ def test_bench_latency_measures_every_stage(run: Run) -> None:
 def test_the_serving_commands_never_load_torch() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from sayso.cli import app; import service.app; "
-        "CliRunner().invoke(app, ['inspect', 'baseline']); "
+        "assert CliRunner().invoke(app, ['inspect', 'baseline']).exit_code == 0; "
         "bad = {'torch', 'onnx', 'matplotlib', 'safetensors'} & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"
     )

@@ -29,7 +29,7 @@ def test_a_deleted_speaker_leaves_no_bytes(store: Store, path: Path) -> None:
     store.create_speaker("t", "alice", "Alice Anonymous", ["secretgroup"], {"note": "metadatanote"})
     store.add_enrollment("t", "alice", recording(0, REQUIRED_S, vectors), "enrollmentid")
     template = store.template("t", "alice", MODEL).vector
-    store.answers.remember("t", "k", "f", 200, b'{"speaker_id":"alice","name":"Alice Anonymous"}')
+    store.answers.remember("t", "t", "k", "f", 200, b'{"speaker_id":"alice","name":"Alice Anonymous"}')
     words = [b"alice", b"Alice Anonymous", b"secretgroup", b"metadatanote", b"enrollmentid"]
     assert all(word in bytes_in(path.parent) for word in words)
     assert traces(path.parent, [*vectors.values(), template]) == 3

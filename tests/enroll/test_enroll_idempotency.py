@@ -12,8 +12,8 @@ from enroll.store import Store
 def test_the_first_answer_stands(store: Store) -> None:
     answers = store.answers
     assert answers.answer("t POST /x", "k", "f") is None
-    answers.remember("t POST /x", "k", "f", 201, b"\x00one")
-    answers.remember("t POST /x", "k", "f", 200, b"two")
+    answers.remember("a", "t POST /x", "k", "f", 201, b"\x00one")
+    answers.remember("a", "t POST /x", "k", "f", 200, b"two")
     found = answers.answer("t POST /x", "k", "f")
     assert found is not None
     assert (found.status, found.body) == (201, b"\x00one")
@@ -21,7 +21,7 @@ def test_the_first_answer_stands(store: Store) -> None:
 
 
 def test_another_request_under_the_key_is_refused(store: Store) -> None:
-    store.answers.remember("t", "k", "f", 201, b"")
+    store.answers.remember("a", "t", "k", "f", 201, b"")
     with pytest.raises(IdempotencyKeyReused):
         store.answers.answer("t", "k", "g")
 
@@ -29,12 +29,12 @@ def test_another_request_under_the_key_is_refused(store: Store) -> None:
 def test_answers_last_a_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     start = datetime.now(UTC)
     monkeypatch.setattr(clock, "now", lambda: start)
-    store.answers.remember("t", "k", "f", 201, b"one")
+    store.answers.remember("a", "t", "k", "f", 201, b"one")
     monkeypatch.setattr(clock, "now", lambda: start + timedelta(hours=23, minutes=59))
     assert store.answers.answer("t", "k", "f") is not None
     monkeypatch.setattr(clock, "now", lambda: start + timedelta(hours=24))
     assert store.answers.answer("t", "k", "another") is None
-    store.answers.remember("t", "k", "another", 200, b"two")
+    store.answers.remember("a", "t", "k", "another", 200, b"two")
     found = store.answers.answer("t", "k", "another")
     assert found is not None
     assert found.body == b"two"
@@ -43,7 +43,8 @@ def test_answers_last_a_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
 def test_deleting_a_speaker_drops_the_answers_that_name_them(store: Store) -> None:
     for name in ("alice", "alice2"):
         store.create_speaker("t", name)
-        store.answers.remember("t", name, "f", 200, f'{{"candidates":[{{"speaker_id":"{name}"}}]}}'.encode())
+        body = f'{{"candidates":[{{"speaker_id":"{name}"}}]}}'.encode()
+        store.answers.remember("t", "t", name, "f", 200, body)
     store.delete_speaker("t", "alice")
     assert store.answers.answer("t", "alice", "f") is None
     assert store.answers.answer("t", "alice2", "f") is not None

@@ -29,6 +29,13 @@ from runtime.model_file import network_sha256
 from runtime.synthesis import synthetic_voice
 
 
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer lengths and batches: a difference shows in any of them."""
+    monkeypatch.setattr(parity, "SECONDS", (0.5, 1.0))
+    monkeypatch.setattr(parity, "BATCH_SIZES", (1, 2))
+
+
 def test_the_card_says_what_was_exported(exported: Exported) -> None:
     card, network = exported.card, exported.network
     assert card.name == "tiny"
@@ -75,6 +82,7 @@ def test_the_file_is_one_whole_onnx_model_without_traces(exported: Exported) -> 
         assert trace not in exported.content
 
 
+@pytest.mark.usefixtures("briefly")
 def test_exporting_again_gives_the_same_network(exported: Exported, tmp_path: Path) -> None:
     torch.manual_seed(99)  # what is random about the machine has no say
     again = tmp_path / "other-name.onnx"
@@ -141,13 +149,6 @@ def nudged(model: bytes, by: float) -> bytes:
     values = onnx.numpy_helper.to_array(bias) + np.float32(by)
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     return proto.SerializeToString()
-
-
-@pytest.fixture
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer lengths and batches: a difference shows in any of them."""
-    monkeypatch.setattr(parity, "SECONDS", (0.5, 1.0))
-    monkeypatch.setattr(parity, "BATCH_SIZES", (1, 2))
 
 
 @pytest.mark.usefixtures("briefly")

@@ -26,6 +26,7 @@ from runtime.synthesis import synthetic_voice
 
 LIMIT_S = 60.0
 VOICE = synthetic_voice(1.5)
+VOICE -= VOICE.mean()
 
 
 def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> np.ndarray:
@@ -54,8 +55,8 @@ WAV = encode(VOICE)
         ("WAV", "PCM_24", 1e-6),
         ("WAV", "PCM_32", 1e-6),
         ("WAV", "PCM_U8", 1e-2),
-        ("WAV", "FLOAT", 0.0),
-        ("WAV", "DOUBLE", 0.0),
+        ("WAV", "FLOAT", 1e-6),
+        ("WAV", "DOUBLE", 1e-6),
         ("WAV", "ULAW", 2e-2),
         ("WAV", "ALAW", 2e-2),
         ("WAVEX", "PCM_16", 2e-4),
@@ -151,6 +152,18 @@ def test_floats_beyond_full_scale_stay_finite(level: float, rate: int) -> None:
     decoded = decode(encode(np.full((rate, 2), level, np.float32), rate, subtype="FLOAT"), LIMIT_S)
     assert np.abs(decoded.samples).max() < 1.2  # resampling a jump to full scale rings
     assert decoded.clipping == 1.0
+
+
+def test_an_offset_is_taken_off() -> None:
+    decoded = decode(encode(VOICE + 0.2, subtype="FLOAT"), LIMIT_S)
+    np.testing.assert_allclose(decoded.samples, VOICE, atol=1e-6)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8", "ULAW", "ALAW", "FLOAT"])
+def test_full_scale_is_that_of_the_format(subtype: str) -> None:
+    square = np.where(np.arange(1_000) % 20 < 10, 1.0, -1.0)
+    assert decode(encode(square, subtype=subtype), LIMIT_S).clipping == 1.0
+    assert decode(encode(0.9 * square, subtype=subtype), LIMIT_S).clipping == 0.0
 
 
 def test_clipping_is_a_share_of_the_source_samples() -> None:

@@ -101,6 +101,14 @@ def test_noise_lowers_the_ratio_step_by_step(detector: SpeechDetector) -> None:
     assert len(set(ratios)) == len(ratios)
 
 
+def test_digital_silence_does_not_hide_the_noise(detector: SpeechDetector) -> None:
+    noisy = synthetic_voice(6.0) + noise(6.0, 0.02)
+    gated = np.concatenate([np.zeros(40_000), noisy, np.zeros(40_000)])
+    heard, alone = (detector.detect(recording(samples))[0] for samples in (gated, noisy))
+    assert heard.snr_db is not None
+    assert heard.snr_db == pytest.approx(alone.snr_db, abs=2.0)
+
+
 def test_loudness_alone_does_not_change_the_ratio(detector: SpeechDetector) -> None:
     voice = synthetic_voice(6.0) + noise(6.0, 0.005)
     loud, quiet = (detector.detect(recording(voice * gain))[0] for gain in (1.0, 0.2))

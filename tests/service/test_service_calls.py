@@ -166,9 +166,40 @@ def test_a_retry_after_a_crash_adds_nothing_twice(service: Any) -> None:
     assert again["net_speech_s"] == first["net_speech_s"]
 
 
+def test_a_reused_key_with_another_recording_is_never_dropped(service: Any) -> None:
+    service.post("/v1/speakers", json={"id": "ann"})
+    headers = {"Idempotency-Key": "abc"}
+    for take in (1, 2):
+        data = voice_of("ann", take)
+        assert service.post("/v1/speakers/ann/enrollments", content=data, headers=headers).status_code == 201
+        with service.engine.store._database.write() as connection:  # as after 24 hours
+            connection.execute("DELETE FROM answers")
+    assert service.get("/v1/speakers/ann").json()["enrollments"] == 2
+
+
+def test_a_speaker_made_twice_after_a_crash_is_one(service: Any) -> None:
+    headers = {"Idempotency-Key": "abc"}
+    first = service.post("/v1/speakers", json={"name": "Ann"}, headers=headers).json()
+    with service.engine.store._database.write() as connection:
+        connection.execute("DELETE FROM answers")
+    assert service.post("/v1/speakers", json={"name": "Ann"}, headers=headers).json() == first
+    assert len(service.get("/v1/speakers").json()["items"]) == 1
+
+
+def test_deleting_forgets_this_tenants_answers_about_the_speaker_only(service: Any) -> None:
+    other = service.new_key("other")
+    headers = {"Idempotency-Key": "abc"}
+    theirs = service.post("/v1/speakers", key=other, json={"id": "status"}, headers=headers)
+    service.post("/v1/speakers", json={"id": "status"}, headers=headers)
+    service.call("DELETE", "/v1/speakers/status")
+    again = service.post("/v1/speakers", key=other, json={"id": "status"}, headers=headers)
+    assert again.content == theirs.content
+    assert service.post("/v1/speakers", json={"id": "status"}, headers=headers).status_code == 201
+
+
 def test_concurrent_calls_answer_what_single_ones_do(service: Any) -> None:
     service.enrolled("ann", voice_of("ann", 1), voice_of("ann", 2, 8))
-    takes = [voice_of(name, take, 4) for name in ("ann", "bob") for take in range(20, 24)]
+    takes = [voice_of(name, take, 6) for name in ("ann", "bob") for take in range(11, 15)]
 
     def score(data: bytes) -> float:
         return float(service.post("/v1/speakers/ann/verify", content=data).json()["score"])

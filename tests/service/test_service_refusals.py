@@ -31,6 +31,13 @@ def header_claims(size: int) -> bytes:
     return whole[:at] + struct.pack("<I", size) + whole[at + 4 :]
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"x": value}
+    return value
+
+
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(5 * RATE)
 REFUSED = {
     "empty body": (b"", 400, "audio_empty"),
@@ -119,6 +126,9 @@ def test_noise_over_speech_is_refused_where_the_limit_says_so(make_service: Any)
         ("POST", "/v1/speakers", {"json": {"metadata": {"x": "y" * 9000}}}, 422, "invalid_field"),
         ("POST", "/v1/speakers", {"content": b'{"id": '}, 400, "malformed_json"),
         ("POST", "/v1/speakers", {"content": b"\xff\xfe"}, 400, "malformed_json"),
+        ("POST", "/v1/speakers", {"json": {"metadata": nested(500)}}, 422, "invalid_field"),
+        ("POST", "/v1/speakers", {"json": {"metadata": {"x": "y" * 70_000}}}, 413, "body_too_large"),
+        ("POST", "/v1/identify?candidates=ann%00x", {"content": encode(SPEECH)}, 404, "speaker_not_found"),
         ("GET", "/v1/speakers?limit=0", {}, 422, "invalid_request"),
         ("GET", "/v1/speakers?cursor=%00", {}, 422, "invalid_field"),
         ("POST", "/v1/compare", {"content": encode(SPEECH)}, 415, "multipart_required"),
@@ -128,6 +138,16 @@ def test_noise_over_speech_is_refused_where_the_limit_says_so(make_service: Any)
             "POST",
             "/v1/identify",
             {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+            400,
+            "malformed_multipart",
+        ),
+        (
+            "POST",
+            "/v1/identify",
+            {
+                "content": b"x",
+                "headers": {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"},
+            },
             400,
             "malformed_multipart",
         ),
@@ -204,6 +224,19 @@ def test_a_poisoned_model_fails_its_own_request_only(service: Any, monkeypatch: 
     assert_problem(service.post("/v1/embeddings", content=encode(SPEECH)), 500, "embedding_failed")
     monkeypatch.setattr(batcher, "_run", run)
     assert service.post("/v1/embeddings", content=encode(SPEECH)).status_code == 200
+
+
+def test_a_bug_of_ours_is_a_problem_document_too(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.engine.store, "speakers", lambda *args: 1 / 0)
+    assert_problem(service.get("/v1/speakers"), 500, "internal_error")
+    assert 'status="500"} 1.0' in service.get("/metrics").text
+
+
+def test_readiness_says_so_when_the_store_is_gone(service: Any) -> None:
+    service.engine.store.close()
+    answer = service.get("/readyz", key=None)
+    assert_problem(answer, 503, "not_ready")
+    assert int(answer.headers["retry-after"]) > 0
 
 
 def assert_problem(answer: Any, status: int, code: str) -> None:

@@ -8,7 +8,7 @@ import soundfile as sf
 from runtime.synthesis import synthetic_voice
 
 # Pitch in Hz and vocal tract scale of four synthetic speakers.
-SPEAKERS = {"ann": (205.0, 1.16), "bob": (105.0, 0.94), "cat": (165.0, 1.08), "dan": (130.0, 0.88)}
+SPEAKERS = {"ann": (205.0, 1.16), "bob": (120.0, 1.0), "cat": (165.0, 1.08), "dan": (145.0, 1.04)}
 
 
 def encode(samples: np.ndarray, rate: int = 16_000, format: str = "WAV", subtype: str | None = None) -> bytes:

@@ -1,0 +1,106 @@
+"""From files to a checkpoint that loads."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from train_samples import RECIPE, Corpus
+
+from evaluate.trials import TrialListError
+from models.checkpoint import load_checkpoint
+from runtime.synthesis import synthetic_voice
+from train import run
+from train.features import DataError, FeatureStore
+from train.recipe import RecipeError
+from train.run import Prepared
+
+
+@pytest.fixture
+def work(cache: Path, features: FeatureStore, tmp_path: Path) -> Path:
+    """A work folder whose features are there already."""
+    made = tmp_path / "work"
+    made.mkdir()
+    (made / "features").symlink_to(cache, target_is_directory=True)
+    return made
+
+
+def prepared(corpus: Corpus, work: Path, teacher: Path | None = None, **changes: Any) -> Prepared:
+    recipe = corpus.recipe(work, **changes)
+    return run.prepare(recipe, corpus.manifest, corpus.trials, teacher, work, 1, lambda done, total: None)
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_a_run_ends_in_a_checkpoint_that_loads(
+    taught: bool, corpus: Corpus, work: Path, tmp_path: Path
+) -> None:
+    weight = 3.0 if taught else 0.0
+    made = prepared(corpus, work, corpus.teacher if taught else None, crops=4 * 16, teacher_weight=weight)
+    trainer = run.trainer(made, work, "cpu", compile_trunk=False)
+    dev_eer = trainer.run(lambda step, facts: None)
+    out = tmp_path / "models" / "tiny.safetensors"
+    run.finish(trainer, made, dev_eer, out)
+
+    loaded = load_checkpoint(out)
+    audio = torch.from_numpy(synthetic_voice(2.0))[None]
+    with torch.inference_mode():
+        assert torch.equal(loaded.network(audio), trainer.network.eval()(audio))
+    told = loaded.training
+    assert told["recipe"] == RECIPE | told["recipe"]
+    assert told["teacher"] is taught
+    assert (told["speakers"], told["recordings"], told["corpora"]) == (4, 12, ["synthetic"])
+    assert told["manifest_sha256"] == made.data.manifest.sha256
+    assert told["dev_eer_one_window"] == pytest.approx(dev_eer, abs=1e-5)
+    assert str(tmp_path) not in str(told)  # a checkpoint is shared, its maker's folders are not
+
+
+def test_a_later_run_takes_up_the_work(corpus: Corpus, work: Path) -> None:
+    made = prepared(corpus, work, crops=2 * 16)
+    run.trainer(made, work, "auto" if not torch.cuda.is_available() else "cpu", False).run(lambda s, f: None)
+    assert run.trainer(made, work, "cpu", compile_trunk=False).step == 2
+
+
+def test_what_is_missing_is_refused(corpus: Corpus, work: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'tiny' learns from a teacher: give --teacher"):
+        prepared(corpus, work, teacher_weight=2.0)
+    with pytest.raises(DataError, match=r"cannot read the teacher's embeddings .*absent\.npy"):
+        prepared(corpus, work, tmp_path / "absent.npy", teacher_weight=2.0)
+    with pytest.raises(RecipeError, match="unknown fields: epochs"):
+        prepared(corpus, work, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "told"),
+    [
+        (np.ones((17, 12)), r"shape \(17, 12\).*18 rows"),
+        (np.ones(18), r"shape \(18,\)"),
+        (np.full((18, 12), np.nan), "not finite"),
+        (np.array([object()]), "cannot read the teacher's embeddings"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(
+    vectors: np.ndarray, told: str, corpus: Corpus, work: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "teacher.npy", vectors, allow_pickle=True)
+    with pytest.raises(DataError, match=told):
+        prepared(corpus, work, tmp_path / "teacher.npy", teacher_weight=2.0)
+
+
+def test_trials_must_be_of_listed_recordings(corpus: Corpus, work: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.trials"
+    other.write_text("1 dev/eve/0.wav dev/eve/9.wav\n0 dev/eve/0.wav elsewhere.wav\n")
+    recipe = corpus.recipe(tmp_path)
+    with pytest.raises(
+        DataError, match=r"other\.trials names 2 recordings that .*manifest\.csv does not list"
+    ):
+        run.prepare(recipe, corpus.manifest, other, None, work, 1, lambda done, total: None)
+    other.write_text("no trials\n")
+    with pytest.raises(TrialListError):
+        run.prepare(recipe, corpus.manifest, other, None, work, 1, lambda done, total: None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works on this machine")
+def test_cuda_is_refused_where_there_is_none(corpus: Corpus, work: Path) -> None:
+    with pytest.raises(DataError, match="CUDA was asked for, but PyTorch finds no GPU: use --device cpu"):
+        run.trainer(prepared(corpus, work), work, "cuda", compile_trunk=False)

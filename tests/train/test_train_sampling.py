@@ -1,0 +1,71 @@
+"""Which crops a step sees depends on the seed and the step, and on nothing that happened before."""
+
+import numpy as np
+import pytest
+
+from train.features import FeatureStore
+from train.sampling import CropSampler
+
+LENGTHS = [100, 50, 50, 10, 400, 7]  # frames
+SPEAKERS = np.array([0, 0, 1, 1, 2])
+ROWS = np.array([0, 1, 2, 3, 4])  # the last recording is not to be trained on
+
+
+def store() -> FeatureStore:
+    """Each frame tells its recording and its place in it."""
+    start = np.cumsum([0, *LENGTHS])
+    frames = [[(i, t, 0) for t in range(n)] for i, n in enumerate(LENGTHS)]
+    return FeatureStore(np.concatenate(frames).astype(np.float16), start)
+
+
+def sampler(balance: float = 1.0, seed: int = 5, frames: int = 20) -> CropSampler:
+    return CropSampler(store(), ROWS, SPEAKERS, frames, balance, seed)
+
+
+def test_a_step_is_the_same_whatever_came_before() -> None:
+    walked = sampler()
+    steps = [walked.batch(step, 16) for step in range(6)]
+    for step in (5, 2, 0):
+        again = sampler().batch(step, 16)
+        np.testing.assert_array_equal(again.features, steps[step].features)
+        np.testing.assert_array_equal(again.rows, steps[step].rows)
+        np.testing.assert_array_equal(again.speakers, steps[step].speakers)
+
+
+def test_other_steps_and_seeds_see_other_crops() -> None:
+    first = sampler().batch(0, 16).features
+    assert not np.array_equal(sampler().batch(1, 16).features, first)
+    assert not np.array_equal(sampler(seed=6).batch(0, 16).features, first)
+
+
+def test_crops_are_pieces_of_their_recording() -> None:
+    batch = sampler().batch(3, 200)
+    assert batch.features.shape == (200, 3, 20)
+    assert batch.features.dtype == np.float32
+    assert set(batch.rows) <= set(ROWS)
+    np.testing.assert_array_equal(batch.speakers, SPEAKERS[batch.rows])
+    for crop, row in zip(batch.features, batch.rows, strict=True):
+        recording, place, _ = crop
+        assert (recording == row).all()
+        if LENGTHS[row] >= 20:
+            np.testing.assert_array_equal(place, place[0] + np.arange(20))
+        else:
+            np.testing.assert_array_equal(place, np.resize(np.arange(LENGTHS[row]), 20))
+
+
+def test_every_place_of_a_recording_may_come() -> None:
+    batch = sampler().batch(0, 4_000)
+    starts = {int(crop[1, 0]) for crop, row in zip(batch.features, batch.rows, strict=True) if row == 1}
+    assert starts == set(range(31))
+
+
+@pytest.mark.parametrize(
+    ("balance", "shares"),
+    [(1.0, [150 / 610, 60 / 610, 400 / 610]), (0.0, [1 / 3, 1 / 3, 1 / 3])],
+)
+def test_balance_goes_from_seconds_to_speakers(balance: float, shares: list[float]) -> None:
+    batch = sampler(balance, frames=1).batch(0, 6_000)
+    counts = np.bincount(batch.speakers, minlength=3) / 6_000
+    np.testing.assert_allclose(counts, shares, atol=0.03)
+    first = np.bincount(batch.rows[batch.speakers == 0], minlength=2)
+    assert first[0] / first[1] == pytest.approx(2.0, abs=0.3)  # by length within a speaker
