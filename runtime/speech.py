@@ -25,7 +25,7 @@ _MIN_SPEECH = 3  # frames: shorter bursts are no speech
 # Pauses up to so many frames, and so many frames at either edge, go with the speech: tightly where it
 # is counted, widely where it is embedded, since networks learn from recordings with natural pauses.
 _COUNTED = {"gap": 3, "edge": 1}
-_EMBEDDED = {"gap": 29, "edge": 8}  # 0.9 s and 0.26 s
+_EMBEDDED = {"gap": 62, "edge": 16}  # 2.0 s and 0.5 s
 _MAX_SNR_DB = 60.0
 _DIGITAL_SILENCE = 1e-9  # power: below the rounding of 16-bit samples
 NOISY_DB, CLIPPED_SHARE = 10.0, 0.005

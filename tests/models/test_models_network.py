@@ -43,7 +43,7 @@ def test_macs_add_up_by_hand() -> None:
     expected += mels * frames * 2 * 8 * 8 * 9  # layer1 keeps the size
     for rows in (half, quarter):  # layer2 and layer3 halve it, with a 1x1 shortcut
         expected += rows[0] * rows[1] * (2 * 8 * 8 * 9 + 8 * 8)
-    expected += quarter[0] * quarter[1] * 2 * 8 * 8 * 9
+    expected += quarter[0] * quarter[1] * (2 * 8 * 8 * 9 + 8 * 8)  # layer4 keeps it, shortcut and all
     expected += 4 * 2 * 8 * 1  # squeeze and excitation
     expected += 26 * 8 * 8 + 8 * 7  # pooling over 26 frames, then the last layer
     assert count_macs(network, 16_000) == expected
