@@ -1,4 +1,7 @@
-"""Bodies of the HTTP calls. The engine fills them, so what the command line prints is what HTTP answers."""
+"""Bodies of the HTTP calls. The engine fills them, so what the command line prints is what HTTP answers.
+
+Timings are in milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -99,14 +102,7 @@ class ModelRef(_Body):
     provider: str
 
 
-class Answer(_Body):
-    """What every answer about a recording carries; timings in milliseconds."""
-
-    request_id: str
-    timings_ms: dict[str, float]
-
-
-class EnrollmentAdded(Answer):
+class EnrollmentAdded(_Body):
     """An enrolment and the state it left its speaker in."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.ENROLLMENT_ADDED]})
@@ -116,6 +112,8 @@ class EnrollmentAdded(Answer):
     remaining_speech_s: float
     audio: AudioOut
     models: list[ModelRef]
+    request_id: str
+    timings_ms: dict[str, float]
 
 
 class ThresholdOut(_Body):
@@ -138,7 +136,7 @@ class TemplateOut(_Body):
     net_speech_s: float
 
 
-class Verification(Answer):
+class Verification(_Body):
     """Is this the speaker? `score` is a cosine, `llr` a natural-log likelihood ratio."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.VERIFICATION]})
@@ -151,6 +149,8 @@ class Verification(Answer):
     template: TemplateOut
     audio: AudioOut
     model: ModelRef
+    request_id: str
+    timings_ms: dict[str, float]
 
 
 class CandidateOut(_Body):
@@ -176,7 +176,7 @@ class IdentifyThreshold(_Body):
     extrapolated: bool
 
 
-class Identification(Answer):
+class Identification(_Body):
     """Who is this? `speaker_id` is null unless `match`; `margin` is the lead over the second."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.IDENTIFICATION]})
@@ -191,9 +191,11 @@ class Identification(Answer):
     threshold: IdentifyThreshold
     audio: AudioOut
     model: ModelRef
+    request_id: str
+    timings_ms: dict[str, float]
 
 
-class Comparison(Answer):
+class Comparison(_Body):
     """Are two recordings of one speaker? Nothing is stored."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.COMPARISON]})
@@ -204,15 +206,19 @@ class Comparison(Answer):
     threshold: ThresholdOut
     audio: list[AudioOut]
     model: ModelRef
+    request_id: str
+    timings_ms: dict[str, float]
 
 
-class EmbeddingOut(Answer):
+class EmbeddingOut(_Body):
     """The unit-length vector itself: biometric data."""
 
     embedding: list[float]
     windows: int
     audio: AudioOut
     model: ModelRef
+    request_id: str
+    timings_ms: dict[str, float]
 
 
 class ModelOut(_Body):

@@ -33,9 +33,8 @@ def test_verify_tells_two_voices_apart(make_service: Any) -> None:
     """Synthetic voices are alike to a network of real ones, so the threshold is set between them."""
     calibrated = make_service()
     calibrated.enrolled("ann", voice_of("ann", 1), voice_of("ann", 2, 8))
-    same, other = (
-        calibrated.post("/v1/speakers/ann/verify", content=voice_of(name, 3)).json() for name in ("ann", "bob")
-    )
+    takes = [voice_of(name, 3) for name in ("ann", "bob")]
+    same, other = (calibrated.post("/v1/speakers/ann/verify", content=data).json() for data in takes)
     assert same["score"] > other["score"] + 0.1
     assert same["llr"] > other["llr"]
     for answer in (same, other):
@@ -47,11 +46,8 @@ def test_verify_tells_two_voices_apart(make_service: Any) -> None:
         assert answer["model"]["sha256"] == calibrated.engine.models["baseline"].embedder.sha256
 
     between = make_service(thresholds={"baseline": (same["score"] + other["score"]) / 2})
-    decisions = [
-        between.post("/v1/speakers/ann/verify", content=voice_of(name, 3)).json()["decision"]
-        for name in ("ann", "bob")
-    ]
-    assert decisions == ["accept", "reject"]
+    answers = [between.post("/v1/speakers/ann/verify", content=data).json() for data in takes]
+    assert [answer["decision"] for answer in answers] == ["accept", "reject"]
 
 
 def test_multipart_and_raw_bodies_are_the_same_recording(service: Any) -> None:
