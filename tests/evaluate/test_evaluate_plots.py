@@ -35,7 +35,7 @@ def test_without_matplotlib_the_message_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(PlotsUnavailableError, match=r"pip install 'sayso\[plots\]'"):
+    with pytest.raises(PlotsUnavailableError, match=r"pip install '\.\[plots\]'"):
         det_plot({"nested": made(0.3)}, tmp_path / "det.png")
 
 
