@@ -31,14 +31,7 @@ def serve(
     chosen = common.settings(host=host, port=port)
     logs.configure(chosen.log_level)
     engine = Engine(chosen, Metrics())
-    try:
-        engine.index.warm()
-        engine.check()
-        _announce(engine, chosen, _first_key(engine.store.keys, chosen))
-    except BaseException:
-        engine.close()
-        raise
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(engine),
         host=chosen.host,
         port=chosen.port,
@@ -47,6 +40,15 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=30,
     )
+    try:
+        engine.index.warm()
+        engine.check()
+        listening = config.bind_socket()  # before anything is promised
+        _announce(engine, chosen, _first_key(engine.store.keys, chosen))
+    except BaseException:
+        engine.close()
+        raise
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _first_key(keys: KeyRing, chosen: Settings) -> str | None:
