@@ -6,8 +6,7 @@ Parameter names follow the published code, so that its checkpoints map one to on
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +24,6 @@ class ResNetSE34LOptions:
     filters: tuple[int, ...] = (16, 32, 64, 128)
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     reduction: int = 8
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class SELayer(nn.Module):
