@@ -1,7 +1,8 @@
 """Log-mel front-end, written so that the same arithmetic trains in PyTorch and runs inside ONNX.
 
-The short-time Fourier transform is a convolution with a windowed DFT basis instead of a complex FFT:
-every ONNX provider has a fast convolution, and the exported graph then holds the training code itself.
+The short-time Fourier transform is two matrix products instead of a complex FFT: every ONNX provider
+has a fast one, and the exported graph then holds the training code itself. Folding each frame about
+its middle halves them: a cosine sees only the even part of a frame, a sine only the odd one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ WIN_LENGTH = 400
 HOP_LENGTH = 160
 LOG_FLOOR = 1e-6
 NORM_EPS = 1e-5  # torch.nn.InstanceNorm1d's default, which the published network uses
-_BLOCK = math.gcd(WIN_LENGTH, HOP_LENGTH)  # 80 samples: a window is 5 blocks, a hop is 2
+_HALF = WIN_LENGTH // 2
+_BLOCK = math.gcd(_HALF, HOP_LENGTH)  # 40 samples: half a window is 5 blocks, a hop is 4
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,24 @@ def mel_filterbank(n_mels: int) -> Tensor:
     return torch.clamp(torch.minimum(falling, rising), min=0.0).float()
 
 
-def _dft_basis(window: Tensor) -> Tensor:
-    """Windowed real and imaginary DFT rows as a `[2 * bins, 80, 5]` convolution kernel.
+def _dft_basis() -> tuple[Tensor, Tensor]:
+    """Cosine and sine DFT rows `[200, 257]` for the folded frame, its phase counted from the middle.
 
-    The 400-sample window sits in the middle of the 512-sample frame. Its offset only turns the phase,
-    so the basis covers the 400 samples alone and the power stays that of the full frame.
+    The 400-sample window sits in the middle of the 512-sample frame. Where the phase is counted from
+    does not change the power, so the basis covers the 400 samples alone.
     """
-    n = torch.arange(WIN_LENGTH, dtype=torch.float64) + (N_FFT - WIN_LENGTH) // 2
+    n = torch.arange(_HALF, dtype=torch.float64) - (WIN_LENGTH - 1) / 2
     k = torch.arange(N_FFT // 2 + 1, dtype=torch.float64)
-    angle = 2.0 * math.pi * k[:, None] * n[None, :] / N_FFT
-    basis = torch.cat([torch.cos(angle), -torch.sin(angle)]) * window.double()
-    return basis.reshape(-1, WIN_LENGTH // _BLOCK, _BLOCK).transpose(1, 2).contiguous().float()
+    angle = 2.0 * math.pi * n[:, None] * k[None, :] / N_FFT
+    return torch.cos(angle).float(), torch.sin(angle).float()
+
+
+def _half_frames(x: Tensor, frames: int) -> Tensor:
+    """The first 200 samples of each 400-sample frame of `[batch, samples]`: `[batch, frames, 200]`."""
+    blocks = x[:, : (frames - 1) * HOP_LENGTH + _HALF].reshape(x.shape[0], -1, _BLOCK)
+    hop = HOP_LENGTH // _BLOCK
+    parts = [blocks[:, i : i + (frames - 1) * hop + 1 : hop] for i in range(_HALF // _BLOCK)]
+    return torch.cat(parts, dim=2)
 
 
 class LogMel(nn.Module):
@@ -79,7 +88,8 @@ class LogMel(nn.Module):
 
     window: Tensor
     filterbank: Tensor
-    basis: Tensor
+    cosines: Tensor
+    sines: Tensor
 
     def __init__(self, options: FrontEndOptions) -> None:
         super().__init__()
@@ -90,17 +100,14 @@ class LogMel(nn.Module):
         make_window = windows.get(options.window, torch.hamming_window)
         self.register_buffer("window", make_window(WIN_LENGTH))
         self.register_buffer("filterbank", mel_filterbank(options.n_mels))
-        self.register_buffer("basis", _dft_basis(self.window), persistent=False)
+        cosines, sines = _dft_basis()
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
 
     def use(self, window: Tensor, filterbank: Tensor) -> None:
         """Take window `[400]` and filterbank `[257, n_mels]` from a checkpoint."""
         self.window.copy_(window)
         self.filterbank.copy_(filterbank)
-        self.basis.copy_(_dft_basis(self.window))
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.basis.copy_(_dft_basis(self.window))
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """Features before normalisation: what training caches, since crops normalise by themselves."""
@@ -111,9 +118,12 @@ class LogMel(nn.Module):
         frames = x.shape[1] // HOP_LENGTH + 1
         x = F.pad(x.unsqueeze(1), (WIN_LENGTH // 2, WIN_LENGTH // 2), mode="reflect").squeeze(1)
         x = x[:, : (frames - 1) * HOP_LENGTH + WIN_LENGTH]
-        blocks = x.reshape(x.shape[0], -1, _BLOCK).transpose(1, 2)
-        real, imag = F.conv1d(blocks, self.basis, stride=HOP_LENGTH // _BLOCK).chunk(2, dim=1)
-        mel = torch.matmul(self.filterbank.t(), real * real + imag * imag) + LOG_FLOOR
+        # Reversed, frame by frame, the second halves are the first halves of the reversed signal.
+        first = _half_frames(x, frames) * self.window[:_HALF]
+        second = _half_frames(x.flip(1), frames).flip(1) * self.window[_HALF:].flip(0)
+        real = torch.matmul(first + second, self.cosines)
+        imag = torch.matmul(first - second, self.sines)
+        mel = torch.matmul(real * real + imag * imag, self.filterbank).transpose(1, 2) + LOG_FLOOR
         return torch.log(mel) if self.options.log_input else mel
 
     def normalise(self, features: Tensor) -> Tensor:

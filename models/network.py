@@ -10,15 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.frontend import FrontEndOptions, LogMel
+from models.nested import NestedOptions, NestedSpeakerNet
 from models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
 
 
-def _resnetse34l(options: dict[str, Any]) -> nn.Module:
-    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return ResNetSE34L(ResNetSE34LOptions(**sizes))
+def _tuples(value: Any) -> Any:
+    """Lists, as JSON and YAML have them, as the tuples that options are made of."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-ARCHITECTURES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {"ResNetSE34L": _resnetse34l}
+ARCHITECTURES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "ResNetSE34L": lambda options: ResNetSE34L(ResNetSE34LOptions(**options)),
+    "NestedSpeakerNet": lambda options: NestedSpeakerNet(NestedOptions(**options)),
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class SpeakerNetwork(nn.Module):
             raise ValueError("the trunk and the front-end must have the same number of mels")
         self.config = config
         self.front_end = LogMel(config.front_end)
-        self.trunk = ARCHITECTURES[config.architecture](config.options)
+        self.trunk = ARCHITECTURES[config.architecture]({k: _tuples(v) for k, v in config.options.items()})
 
     @property
     def embedding_dim(self) -> int:

@@ -2,72 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
-import soxr
 import torch
 from numpy.typing import NDArray
 
 from models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEndOptions, LogMel
+from train.manifest import DataError, Manifest
+from train.waveform import Copy, augment, change_speed, read_recording
 
-
-class DataError(ValueError):
-    """The training data cannot be used; the message says which file or row and why."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The rows of a CSV with `path, speaker, split` (other columns are free); split train or dev."""
-
-    root: Path
-    sha256: str
-    paths: tuple[str, ...]
-    speakers: tuple[str, ...]
-    train: NDArray[np.bool_]
-    corpora: tuple[str, ...]
-
-    @classmethod
-    def read(cls, path: Path) -> Manifest:
-        """Read a manifest; paths in it are relative to its folder. Raises `DataError`."""
-        try:
-            content = path.read_bytes()
-            text = content.decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read the manifest {path}: {error}") from error
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        missing = {"path", "speaker", "split"} - set(rows[0] if rows else ())
-        if missing:
-            raise DataError(f"the manifest {path} lacks the columns {', '.join(sorted(missing))}")
-        for number, row in enumerate(rows, start=1):
-            if not row["path"] or not row["speaker"] or row["split"] not in ("train", "dev"):
-                raise DataError(f"row {number} of {path} needs a path, a speaker, and train or dev as split")
-        if not any(row["split"] == "train" for row in rows):
-            raise DataError(f"the manifest {path} has no row whose split is train")
-        return cls(
-            root=path.parent,
-            sha256=hashlib.sha256(content).hexdigest(),
-            paths=tuple(r["path"] for r in rows),
-            speakers=tuple(r["speaker"] for r in rows),
-            train=np.array([r["split"] == "train" for r in rows]),
-            corpora=tuple(sorted({r.get("corpus") or "" for r in rows if r["split"] == "train"} - {""})),
-        )
+PLAIN = Copy()
+_CHUNK = 100
 
 
 @dataclass(frozen=True)
-class FeatureStore:
-    """Unnormalised log-mel of every recording: recording `i` is `frames[start[i] : start[i + 1]]`."""
+class Features:
+    """Unnormalised log-mel of one copy: recording `i` is `frames[start[i] : start[i + 1]]`."""
 
     frames: NDArray[np.float16]
     start: NDArray[np.int64]
@@ -85,58 +44,104 @@ class FeatureStore:
         return x[offset : offset + length]
 
 
-def _log_mel(path: Path, front_end: LogMel) -> NDArray[np.float16]:
-    try:
-        audio, rate = sf.read(path, dtype="float32", always_2d=True)
-    except (OSError, sf.SoundFileError) as error:
-        raise DataError(f"cannot read the recording {path}: {error}") from error
-    mono = audio.mean(axis=1)
-    if rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE)
-    if len(mono) <= WIN_LENGTH:
-        mono = np.resize(mono, WIN_LENGTH + 1) if len(mono) else np.zeros(WIN_LENGTH + 1, np.float32)
+@dataclass(frozen=True)
+class FeatureStore:
+    """Every copy of the recordings, and the plain ones beside them for validation."""
+
+    plain: Features
+    copies: tuple[Features, ...]
+
+
+def _log_mel(x: NDArray[np.float32], front_end: LogMel, name: Path) -> NDArray[np.float16]:
+    if len(x) <= WIN_LENGTH:
+        x = np.resize(x, WIN_LENGTH + 1) if len(x) else np.zeros(WIN_LENGTH + 1, np.float32)
     with torch.inference_mode():
-        features = front_end.log_mel(torch.from_numpy(mono).unsqueeze(0))[0]
+        features = front_end.log_mel(torch.from_numpy(x).unsqueeze(0))[0]
     kept: NDArray[np.float16] = features.t().half().numpy()
     if not np.isfinite(kept).all():
         raise DataError(
-            f"the features of {path} are not finite in 16 bits: look at it, or train with log_input"
+            f"the features of {name} are not finite in 16 bits: look at it, or train with log_input"
         )
     return kept
 
 
-def _chunk(paths: list[Path], options: FrontEndOptions) -> list[NDArray[np.float16]]:
+def _chunk(
+    rows: Sequence[int],
+    root: Path,
+    paths: tuple[str, ...],
+    options: FrontEndOptions,
+    copies: Sequence[Copy],
+) -> list[list[NDArray[np.float16]]]:
+    """Features `[copy][row]`; babble comes from the rows' own neighbours in the chunk."""
     torch.set_num_threads(1)
     front_end = LogMel(options)
-    return [_log_mel(path, front_end) for path in paths]
+    plain = [read_recording(root / paths[row]) for row in rows]
+    done: list[list[NDArray[np.float16]]] = []
+    for copy in copies:
+        features = []
+        for row, x in zip(rows, plain, strict=True):
+            x = change_speed(x, copy.speed)
+            if copy.augmentation and len(x):
+                rng = np.random.default_rng([row, copy.augmentation, round(1000 * copy.speed)])
+                x = augment(x, rng, plain)
+            features.append(_log_mel(x, front_end, root / paths[row]))
+        done.append(features)
+    return done
 
 
 def cache_features(
     manifest: Manifest,
     options: FrontEndOptions,
     folder: Path,
+    copies: Sequence[Copy] = (PLAIN,),
     workers: int = 2,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureStore:
-    """Compute features once and keep them in `folder`, named by the manifest and the front-end."""
-    facts = json.dumps([manifest.sha256, options.to_dict()], sort_keys=True)
-    stem = folder / hashlib.sha256(facts.encode()).hexdigest()[:16]
-    frames_file, start_file = stem.with_suffix(".frames.npy"), stem.with_suffix(".start.npy")
-    if not start_file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [manifest.root / p for p in manifest.paths]
-        chunks = [paths[i : i + 100] for i in range(0, len(paths), 100)]
-        done: list[NDArray[np.float16]] = []
+    """Compute features once and keep them in `folder`, each copy's named by what it was made of.
+
+    Copies other than the plain one hold training recordings only; dev recordings are empty there.
+    """
+    stems = {copy: folder / _name(manifest, options, copy) for copy in (PLAIN, *copies)}
+    missing = [copy for copy, stem in stems.items() if not stem.with_suffix(".start.npy").exists()]
+    others = [copy for copy in missing if copy != PLAIN]
+    passes = [wanted for wanted in ([PLAIN] if PLAIN in missing else [], others) if wanted]
+    folder.mkdir(parents=True, exist_ok=True)
+    for wanted in passes:
+        rows = np.arange(len(manifest.paths)) if wanted == [PLAIN] else np.flatnonzero(manifest.train)
+        # In a fixed random order, so that a chunk's neighbours are other speakers.
+        order = np.random.default_rng(0).permutation(rows).tolist()
+        chunks = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
+        job = partial(_chunk, root=manifest.root, paths=manifest.paths, options=options, copies=wanted)
+        parts: list[dict[int, NDArray[np.float16]]] = [{} for _ in wanted]
         # Spawned, not forked: a progress bar's thread may hold a lock at the moment of a fork.
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            for part in pool.map(partial(_chunk, options=options), chunks):
-                done += part
-                progress(len(done))
-        np.save(frames_file, np.concatenate(done))
-        whole = stem.with_suffix(".partial.npy")
-        np.save(whole, np.cumsum([0, *map(len, done)]))
-        os.replace(whole, start_file)  # last: its presence means all is there
-    return FeatureStore(np.load(frames_file, mmap_mode="r"), np.load(start_file))
+            for chunk, done in zip(chunks, pool.map(job, chunks), strict=True):
+                for part, features in zip(parts, done, strict=True):
+                    part.update(zip(chunk, features, strict=True))
+                progress(len(parts[0]), len(order))
+        for copy, part in zip(wanted, parts, strict=True):
+            _keep(stems[copy], part, len(manifest.paths))
+    kept = {copy: _load(stem) for copy, stem in stems.items()}
+    return FeatureStore(kept[PLAIN], tuple(kept[copy] for copy in copies))
+
+
+def _name(manifest: Manifest, options: FrontEndOptions, copy: Copy) -> str:
+    facts = [manifest.sha256, options.to_dict(), *([asdict(copy)] if copy != PLAIN else [])]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _keep(stem: Path, parts: dict[int, NDArray[np.float16]], recordings: int) -> None:
+    lengths = [len(parts[i]) if i in parts else 0 for i in range(recordings)]
+    np.save(stem.with_suffix(".frames.npy"), np.concatenate([parts[i] for i in sorted(parts)]))
+    whole = stem.with_suffix(".partial.npy")
+    np.save(whole, np.cumsum([0, *lengths]))
+    os.replace(whole, stem.with_suffix(".start.npy"))  # last: its presence means all is there
+
+
+def _load(stem: Path) -> Features:
+    return Features(
+        np.load(stem.with_suffix(".frames.npy"), mmap_mode="r"), np.load(stem.with_suffix(".start.npy"))
+    )
 
 
 def seconds_to_frames(seconds: float) -> int:

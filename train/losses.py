@@ -34,6 +34,21 @@ class AAMSoftmax(nn.Module):
         return F.cross_entropy(self.scale * torch.where(target, shifted, cosine), speaker)
 
 
+class AngularPrototypical(nn.Module):
+    """Angular prototypical loss (Chung et al. 2020, arXiv:2003.11982) for two crops a speaker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(10.0))
+        self.bias = nn.Parameter(torch.tensor(-5.0))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Mean loss of `[2 * speakers, dim]`, crops 2i and 2i + 1 being the same speaker's."""
+        query, prototype = F.normalize(embedding.float(), dim=1).reshape(-1, 2, embedding.shape[1]).unbind(1)
+        logits = query @ prototype.t() * self.weight.clamp(min=1e-6) + self.bias
+        return F.cross_entropy(logits, torch.arange(len(query), device=logits.device))
+
+
 class TeacherLoss(nn.Module):
     """One minus the cosine between the projected embedding and a teacher's, centred.
 
@@ -46,6 +61,27 @@ class TeacherLoss(nn.Module):
         self.projection = nn.Linear(embedding_dim, teacher_dim)
 
     def forward(self, embedding: Tensor, teacher: Tensor) -> Tensor:
-        """Mean loss of embeddings `[batch, dim]` against centred `[batch, teacher_dim]`."""
-        projected = self.projection(embedding.float())
-        return (1.0 - F.cosine_similarity(projected, teacher, dim=1)).mean()
+        """Mean loss of embeddings `[batch, dim]` against centred `[batch, teacher_dim]`.
+
+        A teacher's row of zeros means that there is no target for that crop.
+        """
+        known = teacher.abs().sum(dim=1) > 0
+        cosine = F.cosine_similarity(self.projection(embedding.float()), teacher, dim=1)
+        return ((1.0 - cosine) * known).sum() / known.sum().clamp(min=1)
+
+
+class RelationLoss(nn.Module):
+    """Mean squared difference between the embeddings' cosines and the teacher's, over a batch's pairs.
+
+    Relational distillation (Park et al. 2019, arXiv:1904.05068; Tung and Mori 2019, arXiv:1907.09682).
+    A projected match leaves the embedding free to bend what it keeps; scores are cosines of the
+    embedding itself, and this is what holds them to the teacher's.
+    """
+
+    def forward(self, embedding: Tensor, teacher: Tensor) -> Tensor:
+        """Of `[batch, dim]` and centred `[batch, teacher_dim]`; rows of zeros have no target."""
+        unit, target = F.normalize(embedding.float(), dim=1), F.normalize(teacher, dim=1)
+        known = (teacher.abs().sum(dim=1) > 0).float()
+        pairs = known[:, None] * known[None, :] * (1.0 - torch.eye(len(unit), device=unit.device))
+        difference = unit @ unit.t() - target @ target.t()
+        return (difference.square() * pairs).sum() / pairs.sum().clamp(min=1.0)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from models.frontend import FrontEndOptions
 from models.network import NetworkConfig, SpeakerNetwork
+from train.waveform import Copy
 
 
 class RecipeError(ValueError):
@@ -21,9 +22,14 @@ class RecipeError(ValueError):
 class Recipe:
     """Hyper-parameters of one run. `crops` counts training examples, the unit that costs time.
 
-    `speaker_balance` is the exponent on a speaker's seconds when speakers are drawn: 1 draws every
-    second of speech equally often, 0 every speaker. `margin` grows linearly from 0 over the first
-    `margin_ramp` of the run. `teacher_weight` 0 trains without a teacher.
+    An epoch is as many crops as there are training recordings. `copies` are the versions of the
+    recordings that crops are drawn from, each as often. `speaker_balance` is the exponent on a
+    speaker's seconds when speakers are drawn: 1 draws every second of speech equally often, 0 every
+    speaker. `margin` grows linearly from 0 over the first `margin_ramp` of the run. A weight of 0
+    leaves its loss out: AAM-softmax, angular prototypical (which draws two crops a speaker), the
+    teachers' embeddings through a projection, the teachers' cosines within a batch. `mixup` is the
+    alpha of its Beta distribution; `averaging` the decay a step of the exponential moving average of
+    the weights, which is what is validated and kept; 0 is without. `gradient_clip` 0 does not clip.
     """
 
     name: str
@@ -33,18 +39,24 @@ class Recipe:
     crops: int
     batch_size: int = 64
     crop_s: float = 2.0
+    copies: tuple[Copy, ...] = (Copy(),)
     speaker_balance: float = 0.7
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup: float = 0.03
     gradient_clip: float = 5.0
+    aam_weight: float = 1.0
     scale: float = 30.0
     margin: float = 0.2
     margin_ramp: float = 0.3
+    prototypical_weight: float = 0.0
     teacher_weight: float = 0.0
+    relation_weight: float = 0.0
+    mixup: float = 0.0
     freq_mask: int = 5
     time_mask: int = 20
     masks: int = 2
+    averaging: float = 0.0
     seed: int = 1
 
     @classmethod
@@ -67,6 +79,12 @@ class Recipe:
         for name in ("crops", "batch_size", "crop_s"):
             if getattr(recipe, name) <= 0:
                 raise RecipeError(f"the recipe {path} needs {name} above 0")
+        if not recipe.copies or any(c.speed <= 0 for c in recipe.copies):
+            raise RecipeError(f"the recipe {path} needs copies, each with a speed above 0")
+        if recipe.prototypical_weight and recipe.batch_size % 2:
+            raise RecipeError(f"the recipe {path} draws pairs for its prototypes: batch_size must be even")
+        if recipe.prototypical_weight and recipe.mixup:
+            raise RecipeError(f"the recipe {path} mixes crops, which leaves no pairs for prototypes")
         try:
             SpeakerNetwork(recipe.network())
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -76,6 +94,14 @@ class Recipe:
     @property
     def steps(self) -> int:
         return -(-self.crops // self.batch_size)
+
+    @property
+    def taught(self) -> bool:
+        return self.teacher_weight > 0 or self.relation_weight > 0
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        return tuple(sorted({c.speed for c in self.copies}))
 
     def network(self) -> NetworkConfig:
         return NetworkConfig(self.architecture, self.options, FrontEndOptions(**self.front_end))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from evaluate.trials import read_trials
 from models.checkpoint import save_checkpoint
-from train.features import DataError, Manifest, cache_features
+from train.features import cache_features
+from train.manifest import DataError, Manifest
 from train.recipe import Recipe
+from train.teacher import Teacher
 from train.trainer import Trainer, TrainingData
 
 
@@ -28,7 +29,7 @@ def prepare(
     recipe_file: Path,
     manifest_file: Path,
     trials_file: Path,
-    teacher_file: Path | None,
+    teacher_files: Sequence[Path],
     work: Path,
     workers: int,
     progress: Callable[[int, int], None],
@@ -38,36 +39,25 @@ def prepare(
     Raises `RecipeError`, `DataError` or `TrialListError`.
     """
     recipe = Recipe.read(recipe_file)
-    manifest = Manifest.read(manifest_file)
     trials = read_trials(trials_file)
+    manifest = Manifest.read(manifest_file, trials.recordings)
     unlisted = set(trials.recordings) - set(manifest.paths)
     if unlisted:
         raise DataError(f"{trials_file} names {len(unlisted)} recordings that {manifest_file} does not list")
-    teacher = None
-    if teacher_file is not None:
-        try:
-            teacher = np.load(teacher_file).astype(np.float32)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"cannot read the teacher's embeddings {teacher_file}: {error}") from error
-        if teacher.ndim != 2 or len(teacher) != len(manifest.paths):
-            raise DataError(
-                f"{teacher_file} has shape {teacher.shape}, {manifest_file} has {len(manifest.paths)} rows"
-            )
-        if not np.isfinite(teacher).all():
-            raise DataError(f"{teacher_file} holds values that are not finite")
-    elif recipe.teacher_weight:
+    teachers = tuple(Teacher.load(path, len(manifest.paths)) for path in teacher_files)
+    if recipe.taught and not teachers:
         raise DataError(
             f"the recipe {recipe.name!r} learns from a teacher: give --teacher, or set its "
-            "teacher_weight to 0"
+            "teacher_weight and relation_weight to 0"
         )
-    features = cache_features(
-        manifest,
-        recipe.network().front_end,
-        work / "features",
-        workers,
-        progress=lambda done: progress(done, len(manifest.paths)),
-    )
-    return Prepared(recipe, TrainingData(manifest, features, trials, teacher))
+    untaught = set(recipe.speeds) - {speed for t in teachers for speed in t.speeds}
+    if recipe.taught and untaught:
+        raise DataError(
+            f"no teacher has embeddings at the recipe's speeds {sorted(untaught)}: see sayso teach"
+        )
+    front_end = recipe.network().front_end
+    features = cache_features(manifest, front_end, work / "features", recipe.copies, workers, progress)
+    return Prepared(recipe, TrainingData(manifest, features, trials, teachers))
 
 
 def trainer(prepared: Prepared, work: Path, device: str, compile_trunk: bool) -> Trainer:
@@ -87,8 +77,9 @@ def finish(run: Trainer, prepared: Prepared, dev_eer: float, out: Path) -> None:
         "manifest_sha256": manifest.sha256,
         "recordings": int(manifest.train.sum()),
         "speakers": run.speakers,
-        "teacher": prepared.recipe.teacher_weight > 0,
+        "teacher": prepared.recipe.taught,
         "dev_eer_one_window": round(dev_eer, 5),
         "torch": torch.__version__,
     }
+    run.network.trunk.load_state_dict(run.validated.state_dict())
     save_checkpoint(out, run.network, summary)

@@ -7,40 +7,75 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from train.features import FeatureStore
+from train.features import Features
+from train.waveform import Copy
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Features `[batch, n_mels, frames]` before normalisation, speaker numbers and recording rows."""
+    """Features `[batch, n_mels, frames]` before normalisation, and of each crop: its class (the
+    speaker, at its speed), the manifest row, and the index of its speed."""
 
     features: NDArray[np.float32]
     speakers: NDArray[np.int64]
     rows: NDArray[np.int64]
+    speeds: NDArray[np.int64]
 
 
 class CropSampler:
-    """Draws a speaker by `seconds ** balance`, one of its recordings by length, and a random crop."""
+    """Draws a speaker by `seconds ** balance`, one of its recordings by length, a copy, and a crop."""
 
     def __init__(
         self,
-        store: FeatureStore,
+        copies: dict[Copy, Features],
         rows: NDArray[np.int64],
         speakers: NDArray[np.int64],
         frames: int,
         balance: float,
         seed: int,
+        pairs: bool = False,
     ) -> None:
-        self.store, self.rows, self.speakers = store, rows, speakers
-        self.frames, self.seed = frames, seed
-        seconds = np.diff(store.start)[rows].astype(np.float64)
+        self.copies, self.rows, self.speakers = copies, rows, speakers
+        self.frames, self.seed, self.pairs = frames, seed, pairs
+        self.speeds = sorted({c.speed for c in copies})
+        seconds = np.diff(next(iter(copies.values())).start)[rows].astype(np.float64)
         by_speaker = np.bincount(speakers, weights=seconds)
-        weight = seconds / by_speaker[speakers] * by_speaker[speakers] ** balance
-        self.weight = weight / weight.sum()
+        self.within = seconds / by_speaker[speakers]
+        self.speaker_weight = by_speaker**balance / (by_speaker**balance).sum()
+        self.weight = self.within * self.speaker_weight[speakers]
+        self.classes = len(by_speaker) * len(self.speeds)
 
     def batch(self, step: int, size: int) -> Batch:
+        """`size` crops; in pairs, crops 2i and 2i + 1 are the same speaker's at the same speed."""
         rng = np.random.default_rng([self.seed, step])
-        chosen = rng.choice(len(self.rows), size, p=self.weight)
-        crops = [self.store.crop(self.rows[i], self.frames, rng.random()) for i in chosen]
+        copies = list(self.copies)
+        if self.pairs:
+            chosen = self._pairs(rng, size // 2)
+            drawn = self._same_speeds(rng, size // 2, copies)
+        else:
+            chosen = rng.choice(len(self.rows), size, p=self.weight)
+            drawn = [copies[i] for i in rng.integers(len(copies), size=size)]
+        speeds = np.array([self.speeds.index(c.speed) for c in drawn])
+        crops = [
+            self.copies[copy].crop(self.rows[i], self.frames, rng.random())
+            for i, copy in zip(chosen, drawn, strict=True)
+        ]
         features = np.stack(crops).transpose(0, 2, 1).astype(np.float32)
-        return Batch(features, self.speakers[chosen], self.rows[chosen])
+        classes = self.speakers[chosen] + speeds * (self.classes // len(self.speeds))
+        return Batch(features, classes, self.rows[chosen], speeds)
+
+    def _pairs(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        known = len(self.speaker_weight)
+        speakers = rng.choice(known, count, p=self.speaker_weight, replace=count > known)
+        chosen = []
+        for speaker in speakers:
+            own = np.flatnonzero(self.speakers == speaker)
+            chosen.append(rng.choice(own, 2, p=self.within[own], replace=len(own) < 2))
+        return np.concatenate(chosen)
+
+    def _same_speeds(self, rng: np.random.Generator, count: int, copies: list[Copy]) -> list[Copy]:
+        drawn = []
+        for first in rng.integers(len(copies), size=count):
+            alike = [c for c in copies if c.speed == copies[first].speed]
+            drawn += [copies[first], alike[rng.integers(len(alike))]]
+        return drawn

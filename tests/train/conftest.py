@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode leaves a test's own folder out
@@ -11,7 +10,9 @@ sys.path.append(str(Path(__file__).parent))  # importlib mode leaves a test's ow
 from train_samples import Corpus, make_corpus, recipe
 
 from evaluate.trials import read_trials
-from train.features import FeatureStore, Manifest, cache_features
+from train.features import FeatureStore, cache_features
+from train.manifest import Manifest
+from train.teacher import Teacher
 from train.trainer import TrainingData
 
 
@@ -28,10 +29,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def features(corpus: Corpus, cache: Path) -> FeatureStore:
-    return cache_features(Manifest.read(corpus.manifest), recipe().network().front_end, cache, workers=1)
+    made = recipe()
+    return cache_features(
+        Manifest.read(corpus.manifest), made.network().front_end, cache, made.copies, workers=1
+    )
 
 
 @pytest.fixture(scope="session")
 def data(corpus: Corpus, features: FeatureStore) -> TrainingData:
-    teacher = np.load(corpus.teacher).astype(np.float32)
-    return TrainingData(Manifest.read(corpus.manifest), features, read_trials(corpus.trials), teacher)
+    listed = Manifest.read(corpus.manifest)
+    teacher = Teacher.load(corpus.teacher, len(listed.paths))
+    return TrainingData(listed, features, read_trials(corpus.trials), (teacher,))

@@ -13,7 +13,9 @@ from train_samples import Corpus
 
 from models.frontend import FrontEndOptions, LogMel
 from train import features as module
-from train.features import DataError, FeatureStore, Manifest, cache_features, seconds_to_frames
+from train.features import Features, FeatureStore, cache_features, seconds_to_frames
+from train.manifest import DataError, Manifest
+from train.waveform import Copy
 
 HEADER = "path,speaker,split\n"
 
@@ -49,15 +51,16 @@ def manifest(folder: Path, text: str | bytes) -> Manifest:
 def test_cached_features_are_the_front_ends(corpus: Corpus, features: FeatureStore) -> None:
     front_end = LogMel(FrontEndOptions(n_mels=24))
     listed = Manifest.read(corpus.manifest)
-    assert len(features.start) == len(listed.paths) + 1
+    plain = features.plain
+    assert len(plain.start) == len(listed.paths) + 1
     for i, name in enumerate(listed.paths):
         audio, rate = sf.read(corpus.root / name, dtype="float32", always_2d=True)
         mono = soxr.resample(audio.mean(axis=1), rate, 16_000)
         if len(mono) < 401:
             mono = np.resize(mono, 401)
         expected = front_end.log_mel(torch.from_numpy(mono)[None])[0].T.numpy()
-        assert features.recording(i).dtype == np.float16
-        np.testing.assert_allclose(features.recording(i), expected, rtol=1e-3, atol=1e-3)
+        assert plain.recording(i).dtype == np.float16
+        np.testing.assert_allclose(plain.recording(i), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_features_are_computed_once(
@@ -69,8 +72,8 @@ def test_features_are_computed_once(
     monkeypatch.setattr(module, "ProcessPoolExecutor", unexpected)
     listed = Manifest.read(corpus.manifest)
     again = cache_features(listed, FrontEndOptions(n_mels=24), cache)
-    np.testing.assert_array_equal(again.frames, features.frames)
-    np.testing.assert_array_equal(again.start, features.start)
+    np.testing.assert_array_equal(again.plain.frames, features.plain.frames)
+    np.testing.assert_array_equal(again.plain.start, features.plain.start)
     with pytest.raises(AssertionError, match="computed again"):
         cache_features(listed, FrontEndOptions(n_mels=40), cache)
 
@@ -78,15 +81,15 @@ def test_features_are_computed_once(
 @pytest.mark.usefixtures("at_once")
 def test_progress_is_told_and_a_torn_cache_is_made_anew(corpus: Corpus, tmp_path: Path) -> None:
     listed, options = Manifest.read(corpus.manifest), FrontEndOptions(n_mels=8)
-    told: list[int] = []
-    whole = cache_features(listed, options, tmp_path, progress=told.append)
-    assert told == [len(listed.paths)]
+    told: list[tuple[int, int]] = []
+    whole = cache_features(listed, options, tmp_path, progress=lambda *done: told.append(done))
+    assert told == [(len(listed.paths), len(listed.paths))]
     frames, start = sorted(tmp_path.iterdir())  # and nothing else
     assert (frames.suffixes, start.suffixes) == ([".frames", ".npy"], [".start", ".npy"])
     start.unlink()  # as after a crash between the two
     frames.write_bytes(b"torn")
     again = cache_features(listed, options, tmp_path)
-    np.testing.assert_array_equal(again.frames, whole.frames)
+    np.testing.assert_array_equal(again.plain.frames, whole.plain.frames)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -124,12 +127,12 @@ def test_an_empty_recording_is_silence(tmp_path: Path) -> None:
     store = cache_features(
         manifest(tmp_path, f"{HEADER}empty.wav,ann,train\n"), FrontEndOptions(), tmp_path / "cache"
     )
-    np.testing.assert_allclose(store.recording(0), np.log(1e-6), rtol=1e-3)
+    np.testing.assert_allclose(store.plain.recording(0), np.log(1e-6), rtol=1e-3)
 
 
 def test_crops_run_from_the_first_to_the_last_frame() -> None:
     frames = np.arange(30, dtype=np.float16)[:, None] * np.ones((1, 4), np.float16)
-    store = FeatureStore(frames, np.array([0, 20, 23, 30]))
+    store = Features(frames, np.array([0, 20, 23, 30]))
     assert store.crop(0, 5, 0.0)[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert store.crop(0, 5, 1.0)[:, 0].tolist() == [15, 16, 17, 18, 19]
     assert store.crop(0, 20, 0.7)[:, 0].tolist() == list(range(20))
@@ -144,37 +147,20 @@ def test_seconds_are_frames_of_the_front_end(seconds: float, frames: int) -> Non
     assert LogMel(FrontEndOptions())(torch.zeros(1, samples)).shape[2] >= frames
 
 
-def test_a_manifest_is_read_whatever_its_order_and_editor(tmp_path: Path) -> None:
-    text = 'split,speaker,path,corpus\ntrain,ann,"a, first.wav",x\ndev,bob,b.wav,y\ntrain,ann,c.wav,\n'
-    for content in (text, "\ufeff" + text, text.replace("\n", "\r\n")):
-        read = manifest(tmp_path, content)
-        assert read.paths == ("a, first.wav", "b.wav", "c.wav")
-        assert read.speakers == ("ann", "bob", "ann")
-        assert read.train.tolist() == [True, False, True]
-        assert read.corpora == ("x",)
-        assert read.root == tmp_path
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("", "lacks the columns path, speaker, split"),
-        ("path,speaker\na.wav,ann\n", "lacks the columns split"),
-        (HEADER, "lacks the columns"),
-        (HEADER + "a.wav,ann,train\nb.wav,bob\n", "row 2"),
-        (HEADER + "a.wav,ann,Train\n", "train or dev as split"),
-        (HEADER + "a.wav,,train\n", "row 1"),
-        (HEADER + ",ann,train\n", "row 1"),
-        (HEADER + "a.wav,ann,dev\n", "no row whose split is train"),
-        (b"path,speaker,split\n\xff\xfe,a,train\n", "cannot read the manifest"),
-    ],
-)
-def test_a_manifest_that_cannot_be_used_is_refused(text: str | bytes, told: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=told) as caught:
-        manifest(tmp_path, text)
-    assert "manifest.csv" in str(caught.value)
-
-
-def test_a_manifest_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read the manifest"):
-        Manifest.read(tmp_path / "manifest.csv")
+@pytest.mark.usefixtures("at_once")
+def test_copies_are_made_of_the_training_recordings_alone(corpus: Corpus, tmp_path: Path) -> None:
+    listed, options = Manifest.read(corpus.manifest), FrontEndOptions(n_mels=8)
+    copies = (Copy(), Copy(0.8), Copy(1.0, augmentation=1), Copy(1.0, augmentation=2))
+    store = cache_features(listed, options, tmp_path, copies)
+    plain, slow, first, second = store.copies
+    np.testing.assert_array_equal(plain.frames, store.plain.frames)
+    for i, train in enumerate(listed.train):
+        frames = len(plain.recording(i))
+        if not train:
+            assert len(slow.recording(i)) == len(first.recording(i)) == 0
+        elif frames > 10:
+            assert len(slow.recording(i)) == pytest.approx(frames / 0.8, abs=2)
+            assert len(first.recording(i)) == frames
+            assert not np.array_equal(first.recording(i), second.recording(i))
+    again = cache_features(listed, options, tmp_path / "again", copies[2:3], progress=lambda *done: None)
+    np.testing.assert_array_equal(again.copies[0].frames, first.frames)  # whatever else was asked for

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from train.losses import AAMSoftmax, TeacherLoss
+from train.losses import AAMSoftmax, AngularPrototypical, TeacherLoss
 
 
 def aam(speakers: int = 5, dim: int = 8, scale: float = 30.0, seed: int = 0) -> AAMSoftmax:
@@ -96,3 +96,31 @@ def test_the_teachers_loss_is_one_minus_the_cosine() -> None:
     torch.testing.assert_close(loss(embedding, teacher), expected)
     torch.testing.assert_close(loss(embedding, 5 * loss.projection(embedding)), torch.tensor(0.0))
     assert loss(embedding.bfloat16(), teacher).dtype == torch.float32
+
+
+def test_crops_without_a_target_do_not_count() -> None:
+    torch.manual_seed(0)
+    loss, embedding, teacher = TeacherLoss(8, 4), torch.randn(6, 8), torch.randn(6, 4)
+    teacher[[1, 4]] = 0.0
+    known = [0, 2, 3, 5]
+    torch.testing.assert_close(loss(embedding, teacher), loss(embedding[known], teacher[known]))
+    silent = embedding.clone().requires_grad_()
+    loss(silent, torch.zeros(6, 4)).backward()
+    assert torch.isfinite(silent.grad).all()
+
+
+def test_prototypes_are_the_papers() -> None:
+    """Of N speakers with two crops, one is the query and the other the prototype."""
+    torch.manual_seed(0)
+    loss, embedding = AngularPrototypical(), torch.randn(10, 8)
+    query, prototype = F.normalize(embedding[0::2]), F.normalize(embedding[1::2])
+    logits = 10.0 * query @ prototype.T - 5.0
+    torch.testing.assert_close(loss(embedding), F.cross_entropy(logits, torch.arange(5)))
+    alike = F.normalize(torch.randn(5, 8)).repeat_interleave(2, dim=0)
+    assert loss(alike) < loss(embedding)
+
+
+def test_the_prototypes_scale_stays_positive() -> None:
+    loss = AngularPrototypical()
+    loss.weight.data.fill_(-3.0)
+    assert loss(torch.randn(8, 4)).item() == pytest.approx(math.log(4), abs=1e-4)

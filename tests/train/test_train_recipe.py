@@ -11,7 +11,7 @@ from models.network import SpeakerNetwork
 from train import recipe as module
 from train.recipe import Recipe, RecipeError
 
-SHIPPED = sorted(Path(module.__file__).with_name("recipes").glob("*.yaml"))
+SHIPPED = sorted(Path(module.__file__).with_name("recipes").rglob("*.yaml"))
 
 
 def read(folder: Path, content: Any) -> Recipe:
@@ -62,6 +62,11 @@ def test_there_are_shipped_recipes() -> None:
         ({"crops": 0}, "needs crops above 0"),
         ({"batch_size": 0}, "needs batch_size above 0"),
         ({"crop_s": -2.0}, "needs crop_s above 0"),
+        ({"copies": []}, "needs copies"),
+        ({"copies": [{"speed": 0.0}]}, "a speed above 0"),
+        ({"copies": [{"tempo": 0.9}]}, "tempo"),
+        ({"prototypical_weight": 1.0, "batch_size": 15}, "batch_size must be even"),
+        ({"prototypical_weight": 1.0, "mixup": 0.2}, "leaves no pairs"),
         ({"architecture": "x-vector"}, "unknown architecture 'x-vector'"),
         ({"front_end": {"n_mels": 80}}, "same number of mels"),
         ({"front_end": {"n_mels": 24, "window": "kaiser"}}, "unknown window 'kaiser'"),

@@ -12,7 +12,8 @@ from evaluate.trials import TrialListError
 from models.checkpoint import load_checkpoint
 from runtime.synthesis import synthetic_voice
 from train import run
-from train.features import DataError, FeatureStore
+from train.features import FeatureStore
+from train.manifest import DataError
 from train.recipe import RecipeError
 from train.run import Prepared
 
@@ -28,7 +29,8 @@ def work(cache: Path, features: FeatureStore, tmp_path: Path) -> Path:
 
 def prepared(corpus: Corpus, work: Path, teacher: Path | None = None, **changes: Any) -> Prepared:
     recipe = corpus.recipe(work, **changes)
-    return run.prepare(recipe, corpus.manifest, corpus.trials, teacher, work, 1, lambda done, total: None)
+    teachers = [teacher] if teacher else []
+    return run.prepare(recipe, corpus.manifest, corpus.trials, teachers, work, 1, lambda done, total: None)
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -64,6 +66,8 @@ def test_a_later_run_takes_up_the_work(corpus: Corpus, work: Path) -> None:
 def test_what_is_missing_is_refused(corpus: Corpus, work: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'tiny' learns from a teacher: give --teacher"):
         prepared(corpus, work, teacher_weight=2.0)
+    with pytest.raises(DataError, match=r"no teacher has embeddings at the recipe's speeds \[0\.9\]"):
+        prepared(corpus, work, corpus.teacher, teacher_weight=2.0, copies=[{"speed": 1.0}, {"speed": 0.9}])
     with pytest.raises(DataError, match=r"cannot read the teacher's embeddings .*absent\.npy"):
         prepared(corpus, work, tmp_path / "absent.npy", teacher_weight=2.0)
     with pytest.raises(RecipeError, match="unknown fields: epochs"):
@@ -73,8 +77,8 @@ def test_what_is_missing_is_refused(corpus: Corpus, work: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("vectors", "told"),
     [
-        (np.ones((17, 12)), r"shape \(17, 12\).*18 rows"),
-        (np.ones(18), r"shape \(18,\)"),
+        (np.ones((17, 12)), r"shape \(1, 17, 12\).*18 rows"),
+        (np.ones(18), r"shape \(1, 18\)"),
         (np.full((18, 12), np.nan), "not finite"),
         (np.array([object()]), "cannot read the teacher's embeddings"),
     ],
@@ -94,13 +98,39 @@ def test_trials_must_be_of_listed_recordings(corpus: Corpus, work: Path, tmp_pat
     with pytest.raises(
         DataError, match=r"other\.trials names 2 recordings that .*manifest\.csv does not list"
     ):
-        run.prepare(recipe, corpus.manifest, other, None, work, 1, lambda done, total: None)
+        run.prepare(recipe, corpus.manifest, other, [], work, 1, lambda done, total: None)
     other.write_text("no trials\n")
     with pytest.raises(TrialListError):
-        run.prepare(recipe, corpus.manifest, other, None, work, 1, lambda done, total: None)
+        run.prepare(recipe, corpus.manifest, other, [], work, 1, lambda done, total: None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works on this machine")
 def test_cuda_is_refused_where_there_is_none(corpus: Corpus, work: Path) -> None:
     with pytest.raises(DataError, match="CUDA was asked for, but PyTorch finds no GPU: use --device cpu"):
         run.trainer(prepared(corpus, work), work, "cuda", compile_trunk=False)
+
+
+def test_a_folder_of_speakers_trains_like_a_manifest(corpus: Corpus, work: Path, tmp_path: Path) -> None:
+    """As VoxCeleb lies on a disk, with its own trial list; and the average of the weights is what is kept."""
+    wav, trials = tmp_path / "wav", tmp_path / "trials.txt"
+    for source in sorted(corpus.root.glob("*/*/*")):
+        target = wav / source.parent.name / "video" / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source)
+    trials.write_text("1 eve/video/0.wav eve/video/1.wav\n0 eve/video/0.wav fay/video/1.wav\n")
+    recipe = corpus.recipe(tmp_path, crops=3 * 16, averaging=0.5)
+    made = run.prepare(recipe, wav, trials, [], tmp_path / "work", 1, lambda done, total: None)
+    assert set(np.array(made.data.manifest.speakers)[made.data.manifest.train]) == {
+        "ann",
+        "bob",
+        "cat",
+        "dan",
+    }
+    trainer = run.trainer(made, tmp_path / "work", "cpu", compile_trunk=False)
+    dev_eer = trainer.run(lambda step, facts: None)
+    last = {name: p.clone() for name, p in trainer.network.trunk.named_parameters()}
+    run.finish(trainer, made, dev_eer, tmp_path / "model.safetensors")
+    kept = dict(load_checkpoint(tmp_path / "model.safetensors").network.trunk.named_parameters())
+    assert not torch.equal(kept["fc.weight"], last["fc.weight"])
+    averaged = dict(trainer.validated.named_parameters())
+    assert all(torch.equal(p, averaged[name]) for name, p in kept.items())

@@ -3,23 +3,35 @@
 import numpy as np
 import pytest
 
-from train.features import FeatureStore
+from train.features import Features
 from train.sampling import CropSampler
+from train.waveform import Copy
 
 LENGTHS = [100, 50, 50, 10, 400, 7]  # frames
 SPEAKERS = np.array([0, 0, 1, 1, 2])
 ROWS = np.array([0, 1, 2, 3, 4])  # the last recording is not to be trained on
 
 
-def store() -> FeatureStore:
-    """Each frame tells its recording and its place in it."""
+PLAIN = (Copy(),)
+COPIES = (Copy(0.9, 1), Copy(), Copy(1.0, 2))
+
+
+def features(number: int) -> Features:
+    """Each frame tells its recording, its place in it, and its copy."""
     start = np.cumsum([0, *LENGTHS])
-    frames = [[(i, t, 0) for t in range(n)] for i, n in enumerate(LENGTHS)]
-    return FeatureStore(np.concatenate(frames).astype(np.float16), start)
+    frames = [[(i, t, number) for t in range(n)] for i, n in enumerate(LENGTHS)]
+    return Features(np.concatenate(frames).astype(np.float16), start)
 
 
-def sampler(balance: float = 1.0, seed: int = 5, frames: int = 20) -> CropSampler:
-    return CropSampler(store(), ROWS, SPEAKERS, frames, balance, seed)
+def sampler(
+    balance: float = 1.0,
+    seed: int = 5,
+    frames: int = 20,
+    copies: tuple[Copy, ...] = PLAIN,
+    pairs: bool = False,
+) -> CropSampler:
+    made = {copy: features(number) for number, copy in enumerate(copies)}
+    return CropSampler(made, ROWS, SPEAKERS, frames, balance, seed, pairs)
 
 
 def test_a_step_is_the_same_whatever_came_before() -> None:
@@ -69,3 +81,26 @@ def test_balance_goes_from_seconds_to_speakers(balance: float, shares: list[floa
     np.testing.assert_allclose(counts, shares, atol=0.03)
     first = np.bincount(batch.rows[batch.speakers == 0], minlength=2)
     assert first[0] / first[1] == pytest.approx(2.0, abs=0.3)  # by length within a speaker
+
+
+def test_a_speaker_at_another_speed_is_another_class() -> None:
+    drawn = sampler(copies=COPIES)
+    batch = drawn.batch(0, 3_000)
+    assert drawn.speeds == [0.9, 1.0]
+    assert drawn.classes == 6
+    copies = batch.features[:, 2, 0].astype(int)
+    np.testing.assert_allclose(np.bincount(copies) / 3_000, 1 / 3, atol=0.04)
+    np.testing.assert_array_equal(batch.speeds, np.array([0, 1, 1])[copies])
+    np.testing.assert_array_equal(batch.speakers, SPEAKERS[batch.rows] + 3 * batch.speeds)
+
+
+def test_pairs_are_one_speakers_at_one_speed() -> None:
+    drawn = sampler(balance=0.0, copies=COPIES, pairs=True)
+    for step in range(20):
+        batch = drawn.batch(step, 6)
+        first, second = batch.speakers.reshape(-1, 2).T
+        np.testing.assert_array_equal(first, second)
+        assert len(set(first % 3)) == 3  # nobody is somebody else's impostor
+    rows = np.concatenate([drawn.batch(step, 6).rows for step in range(20)]).reshape(-1, 2)
+    of_two = rows[SPEAKERS[rows[:, 0]] < 2]
+    assert (of_two[:, 0] != of_two[:, 1]).all()  # two recordings where there are two

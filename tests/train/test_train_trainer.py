@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from train_samples import TRAIN, recipe
 
+from train.features import Features, FeatureStore
 from train.recipe import RecipeError
+from train.teacher import Teacher
 from train.trainer import NonFiniteLoss, Trainer, TrainingData
 
 Facts = dict[str, float]
@@ -85,16 +87,16 @@ def test_a_killed_run_resumes_to_the_same_weights(
         if step == killed_after:
             raise Killed
 
-    changes = {"crops": 10 * 16, "teacher_weight": 2.0}
+    changes = {"crops": 10 * 16, "teacher_weight": 2.0, "averaging": 0.8, "mixup": 0.3}
     whole = start(data, tmp_path / "whole", **changes)
-    dev_eer = whole.run(quiet, validate_every=4)
+    dev_eer = whole.run(quiet)
     with pytest.raises(Killed):
-        start(data, tmp_path / "cut", **changes).run(kill, validate_every=4, save_every=3)
+        start(data, tmp_path / "cut", **changes).run(kill, save_every=3)
     (tmp_path / "cut" / "state.partial").write_bytes(b"torn while saving")
     torch.manual_seed(12345)
     resumed = start(data, tmp_path / "cut", **changes)
     assert resumed.step == resumed_at
-    assert resumed.run(quiet, validate_every=4, save_every=3) == pytest.approx(dev_eer, abs=1e-6)
+    assert resumed.run(quiet, save_every=3) == pytest.approx(dev_eer, abs=1e-6)
     assert_same(weights(resumed), weights(whole))
 
 
@@ -123,7 +125,9 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(data: TrainingData, tmp_pat
             kept.append(trainer.state_file.read_bytes())
             trainer.network.trunk.get_parameter("fc.weight").data[0, 0] = math.nan
 
-    with pytest.raises(NonFiniteLoss, match=r"step 5 of 12: aam, loss, grad_norm not finite.*state\.pt"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"step 5 of 12: aam, loss, grad_norm, embedding_norm not finite.*state\.pt"
+    ):
         trainer.run(poison, save_every=2)
     assert trainer.step == 4
     assert trainer.state_file.read_bytes() == kept[0]
@@ -147,11 +151,11 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_applied(data: Training
 
 
 def test_features_that_are_not_finite_stop_the_run(data: TrainingData, tmp_path: Path) -> None:
-    frames = np.array(data.features.frames)
+    frames = np.array(data.features.plain.frames)
     frames[:, 3] = np.nan
-    spoilt = dataclasses.replace(data, features=dataclasses.replace(data.features, frames=frames))
+    spoilt = Features(frames, data.features.plain.start)
     with pytest.raises(NonFiniteLoss, match="step 1 of 20"):
-        start(spoilt, tmp_path).run(quiet)
+        start(dataclasses.replace(data, features=FeatureStore(spoilt, (spoilt,))), tmp_path).run(quiet)
 
 
 def test_a_teacher_is_followed(data: TrainingData, tmp_path: Path) -> None:
@@ -164,8 +168,9 @@ def test_a_teacher_is_followed(data: TrainingData, tmp_path: Path) -> None:
 
 
 def test_what_all_teacher_vectors_share_teaches_nothing(data: TrainingData, tmp_path: Path) -> None:
-    assert data.teacher is not None
-    shifted = dataclasses.replace(data, teacher=data.teacher + np.linspace(0, 9, 12, dtype=np.float32))
+    [teacher] = data.teachers
+    moved = Teacher(teacher.speeds, teacher.embeddings + np.linspace(0, 9, 12, dtype=np.float32))
+    shifted = dataclasses.replace(data, teachers=(moved,))
     told: list[list[float]] = []
     for name, given in (("plain", data), ("shifted", shifted)):
         run: list[float] = []
@@ -191,10 +196,14 @@ def test_norms_and_biases_are_not_decayed(data: TrainingData, tmp_path: Path) ->
     assert grouped == len(list(trainer.trained.parameters()))
 
 
-def test_validation_leaves_the_run_as_it_was(data: TrainingData, tmp_path: Path) -> None:
-    often, never = (start(data, tmp_path / name, crops=6 * 16) for name in ("often", "never"))
-    often.run(quiet, validate_every=1)
-    never.run(quiet, validate_every=100)
+def test_validation_leaves_the_run_as_it_was(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = start(data, tmp_path / "often", crops=6 * 16)
+    often.run(quiet)
+    never = start(data, tmp_path / "never", crops=6 * 16)
+    monkeypatch.setattr(Trainer, "validate", lambda self: 0.5)
+    never.run(quiet)
     assert_same(weights(often), weights(never))
 
 
@@ -202,3 +211,83 @@ def test_dev_rows_follow_the_trial_list(data: TrainingData) -> None:
     rows = data.validation_rows()
     assert tuple(data.manifest.paths[i] for i in rows) == data.trials.recordings
     assert not data.manifest.train[rows].any()
+
+
+def test_an_epoch_is_as_many_crops_as_recordings_and_each_is_logged(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    trainer = start(data, tmp_path, crops=7 * 4, batch_size=4)
+    assert trainer.steps_per_epoch == 3  # of 12 recordings
+    seen: list[Facts] = []
+    trainer.run(lambda step, facts: seen.append(facts))
+    lines = logged(tmp_path)
+    assert [line["step"] for line in lines] == [3, 6, 7]
+    assert [line["epoch"] for line in lines] == pytest.approx([1, 2, 7 / 3], rel=1e-4)
+    assert lines[0]["loss"] == pytest.approx(np.mean([f["loss"] for f in seen[:3]]), rel=1e-3)
+    assert lines[1]["grad_norm_max"] == pytest.approx(max(f["grad_norm"] for f in seen[3:6]), rel=1e-3)
+    assert {"dev_eer", "grad_norm", "embedding_norm", "gates", "crops_per_s"} <= lines[2].keys()
+    assert ["dev_eer" in f for f in seen] == [False, False, True, False, False, True, True]
+
+
+def test_what_stops_a_run_is_logged_with_each_layers_largest_output(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    trainer = start(data, tmp_path)
+
+    def poison(step: int, facts: Facts) -> None:
+        if step == 2:
+            trainer.network.trunk.get_parameter("layer3.0.bn1.weight").data[0] = math.inf
+
+    with pytest.raises(NonFiniteLoss):
+        trainer.run(poison)
+    report = logged(tmp_path)[-1]
+    assert report["step"] == 2
+    assert "loss" in report["stopped"]
+    outputs = report["largest_outputs"]
+    finite = [name for name, value in outputs.items() if math.isfinite(value)]
+    assert {"conv1", "layer1.0", "layer2.0", "layer3.0.conv1"} <= set(finite)
+    assert "layer3.0.bn1" not in finite
+
+
+def test_averaged_weights_trail_the_trained_ones(data: TrainingData, tmp_path: Path) -> None:
+    trainer = start(data, tmp_path, crops=3 * 16, averaging=0.75)
+    history: list[Tensor] = []
+    trainer.run(
+        lambda s, f: history.append(trainer.network.trunk.get_parameter("fc.weight").detach().clone())
+    )
+    expected = history[0]  # an average starts at the first weights it sees
+    for now in history[1:]:
+        expected = 0.75 * expected + 0.25 * now
+    torch.testing.assert_close(trainer.validated.get_parameter("fc.weight"), expected)
+    assert start(data, tmp_path / "plain").validated is not trainer.validated
+
+
+def test_mixing_changes_what_is_seen_and_nothing_else(data: TrainingData, tmp_path: Path) -> None:
+    trainer = start(data, tmp_path, mixup=0.4, masks=0)
+    batch = trainer.sampler.batch(0, 16)
+    features, partner, share = trainer._features(batch)
+    plain, alone, whole = start(data, tmp_path / "plain", masks=0)._features(batch)
+    assert (alone == np.arange(16)).all()
+    assert whole == 1.0
+    assert 0.0 < share < 1.0
+    torch.testing.assert_close(features, share * plain + (1 - share) * plain[partner])
+    assert sorted(partner) == list(range(16))
+
+
+def test_pairs_train_prototypes_without_aam(data: TrainingData, tmp_path: Path) -> None:
+    seen: list[Facts] = []
+    trainer = start(data, tmp_path, prototypical_weight=1.0, aam_weight=0.0, batch_size=8)
+    trainer.run(lambda step, facts: seen.append(facts))
+    assert "aam" not in seen[0]
+    told = [f["prototypical"] for f in seen]
+    assert np.mean(told[-8:]) < 0.8 * np.mean(told[:8])
+
+
+def test_a_nested_networks_gates_are_logged(data: TrainingData, tmp_path: Path) -> None:
+    options = {"n_mels": 24, "embedding_dim": 16, "channels": [8, 8, 8, 8], "blocks": [1, 1, 1]}
+    options |= {"strides": [[2, 2], [2, 2]], "fusion": 16, "variant": "per-source"}
+    start(data, tmp_path, architecture="NestedSpeakerNet", options=options, crops=4 * 16).run(quiet)
+    first, *_, last = logged(tmp_path)
+    assert set(first["gates"]) == {"sources.1.0.gate", "sources.2.0.gate", "sources.2.1.gate"}
+    assert all(0.08 < value < 0.2 for value in first["gates"].values())  # they start almost closed
+    assert first["gates"] != last["gates"]
