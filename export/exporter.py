@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from export.graph import to_onnx
 from export.parity import measure, speech_from
 from models.checkpoint import Checkpoint, load_checkpoint
 from models.cost import count_macs, count_parameters
+from models.describe import describe
 from models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
-from runtime.card import FrontEnd, ModelCard, Parity, Source, with_card
+from runtime.card import FrontEnd, Level, ModelCard, Parity, Source, with_card
 
 WINDOW_SAMPLES = 48_000  # 3 s: 301 frames, the study's input
 
@@ -65,5 +67,6 @@ def _card(loaded: Checkpoint, name: str, parity: Parity) -> ModelCard:
         window_samples=WINDOW_SAMPLES,
         source=Source(loaded.sha256, loaded.source),
         parity=parity,
+        levels=tuple(Level(**asdict(level)) for level in describe(network, WINDOW_SAMPLES)),
         training=loaded.training,
     )

@@ -17,12 +17,17 @@ def count_parameters(network: SpeakerNetwork) -> int:
 
 def count_macs(network: SpeakerNetwork, samples: int = 48_000) -> int:
     """Multiply-accumulates of the trunk's convolutions and linear layers for one waveform."""
-    total = 0
+    return sum(macs_by_module(network, samples).values())
+
+
+def macs_by_module(network: SpeakerNetwork, samples: int) -> dict[nn.Module, int]:
+    """Multiply-accumulates of each convolution and linear layer of the trunk."""
+    counted: dict[nn.Module, int] = {}
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
         weight = cast(Tensor, module.weight)
-        total += output[0].numel() * weight[0].numel()  # inputs that each output value sums over
+        # Inputs that each output value sums over, times outputs.
+        counted[module] = counted.get(module, 0) + output[0].numel() * weight[0].numel()
 
     kinds = (nn.Conv1d, nn.Conv2d, nn.Linear)
     hooks = [m.register_forward_hook(add) for m in network.trunk.modules() if isinstance(m, kinds)]
@@ -32,4 +37,4 @@ def count_macs(network: SpeakerNetwork, samples: int = 48_000) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return total
+    return counted

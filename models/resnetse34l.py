@@ -101,9 +101,14 @@ class ResNetSE34L(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    @property
+    def levels(self) -> list[nn.Module]:
+        """The published code's layer1 to layer4."""
+        return [self.get_submodule(f"layer{i + 1}") for i in range(len(self.options.filters))]
+
     def forward(self, features: Tensor) -> Tensor:
         x = torch.relu(self.bn1(self.conv1(features.unsqueeze(1))))
-        for i in range(1, len(self.options.filters) + 1):
-            x = self.get_submodule(f"layer{i}")(x)
+        for level in self.levels:
+            x = level(x)
         embedding: Tensor = self.fc(self.pooling(x.mean(dim=2)))
         return embedding

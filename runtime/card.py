@@ -36,6 +36,19 @@ class FrontEnd:
 
 
 @dataclass(frozen=True)
+class Level:
+    """One level's output for a window, what it costs, and the earlier levels that it sees."""
+
+    name: str
+    channels: int
+    frequencies: int
+    frames: int
+    parameters: int
+    macs: int
+    sees: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Source:
     """The checkpoint a model was exported from."""
 
@@ -125,6 +138,7 @@ class ModelCard:
     window_samples: int
     source: Source
     parity: Parity
+    levels: tuple[Level, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None

@@ -10,20 +10,20 @@ from torch.nn import functional as F
 class AAMSoftmax(nn.Module):
     """Additive angular margin softmax (Deng et al. 2019, arXiv:1801.07698) over training speakers.
 
-    The sine is clamped at 1e-7 before its square root: unclamped, its gradient is infinite at
-    cos = 1 and NaN just above, which float rounding reaches.
+    The sine's square is kept at `sine_floor` and above: at a floor of 0, as in published code, the
+    gradient of its root is infinite at cos = 1 and NaN just above, which rounding reaches.
     """
 
-    def __init__(self, embedding_dim: int, speakers: int, scale: float) -> None:
+    def __init__(self, embedding_dim: int, speakers: int, scale: float, sine_floor: float = 1e-7) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale, self.sine_floor = scale, sine_floor
         self.weight = nn.Parameter(torch.empty(speakers, embedding_dim))
         nn.init.xavier_normal_(self.weight)
 
     def forward(self, embedding: Tensor, speaker: Tensor, margin: float) -> Tensor:
         """Mean loss of embeddings `[batch, dim]` against speaker numbers `[batch]`."""
         cosine = F.linear(F.normalize(embedding.float()), F.normalize(self.weight))
-        sine = torch.sqrt((1.0 - cosine * cosine).clamp(min=1e-7))
+        sine = torch.sqrt((1.0 - cosine * cosine).clamp(min=self.sine_floor))
         angle = torch.tensor(margin)
         shifted = cosine * torch.cos(angle) - sine * torch.sin(angle)
         # Past pi - margin the shifted cosine would rise again: continue it linearly instead.

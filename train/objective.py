@@ -21,7 +21,9 @@ class Objective(nn.Module):
         """`teachers` are centred targets `[speeds, rows, dim]`."""
         super().__init__()
         self.recipe, self.teachers = recipe, teachers
-        self.aam = AAMSoftmax(embedding_dim, classes, recipe.scale) if recipe.aam_weight else None
+        self.aam: AAMSoftmax | None = None
+        if recipe.aam_weight:
+            self.aam = AAMSoftmax(embedding_dim, classes, recipe.scale, recipe.sine_floor)
         self.prototypes = AngularPrototypical() if recipe.prototypical_weight else None
         self.distil = nn.ModuleList(TeacherLoss(embedding_dim, t.shape[2]) for t in teachers)
         self.relate = RelationLoss()

@@ -30,6 +30,8 @@ class Recipe:
     teachers' embeddings through a projection, the teachers' cosines within a batch. `mixup` is the
     alpha of its Beta distribution; `averaging` the decay a step of the exponential moving average of
     the weights, which is what is validated and kept; 0 is without. `gradient_clip` 0 does not clip.
+    `sine_floor` and `loss_autocast` are for repeating what went wrong: a floor of 0 is the published
+    AAM-softmax, and autocast puts the loss itself into 16 bits.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Recipe:
     scale: float = 30.0
     margin: float = 0.2
     margin_ramp: float = 0.3
+    sine_floor: float = 1e-7
+    loss_autocast: bool = False
     prototypical_weight: float = 0.0
     teacher_weight: float = 0.0
     relation_weight: float = 0.0

@@ -12,6 +12,7 @@ from evaluate.trials import read_trials
 from models.checkpoint import save_checkpoint
 from train.features import cache_features
 from train.manifest import DataError, Manifest
+from train.plots import draw_journals
 from train.recipe import Recipe
 from train.teacher import Teacher
 from train.trainer import Trainer, TrainingData
@@ -69,7 +70,7 @@ def trainer(prepared: Prepared, work: Path, device: str, compile_trunk: bool) ->
 
 
 def finish(run: Trainer, prepared: Prepared, dev_eer: float, out: Path) -> None:
-    """Write the checkpoint with a summary of its training."""
+    """Write the checkpoint with a summary of its training, and draw the run into its work folder."""
     manifest = prepared.data.manifest
     summary = {
         "recipe": asdict(prepared.recipe),
@@ -83,3 +84,4 @@ def finish(run: Trainer, prepared: Prepared, dev_eer: float, out: Path) -> None:
     }
     run.network.trunk.load_state_dict(run.validated.state_dict())
     save_checkpoint(out, run.network, summary)
+    draw_journals({prepared.recipe.name: run.journal.path}, run.work / "journal.png")

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from evaluate.metrics import eer
 from evaluate.trials import TrialList
@@ -59,6 +59,18 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
+def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """An exponential moving average that soon forgets the first steps' weights, which are no use."""
+
+    def average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        kept = min(decay, (1.0 + float(steps)) / (10.0 + float(steps)))
+        return averaged.lerp(current, 1.0 - kept)
+
+    return average
+
+
 class Trainer:
     """One run of a recipe. `work` keeps its state and its journal (JSON lines, an epoch each)."""
 
@@ -91,8 +103,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
         self.averaged: AveragedModel | None = None
         if recipe.averaging:
-            average = get_ema_multi_avg_fn(recipe.averaging)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(self.network.trunk, multi_avg_fn=average, use_buffers=True)
+            average = _moving_average(recipe.averaging)
+            self.averaged = AveragedModel(self.network.trunk, avg_fn=average, use_buffers=True)
         self.trunk = torch.compile(self.network.trunk) if compile_trunk else self.network.trunk
         self.step = 0
         self.speakers = len(names)
@@ -149,7 +161,10 @@ class Trainer:
         self.trained.train()
         with torch.autocast(self.device.type, torch.bfloat16):
             embedding = self.trunk(features)
-        losses = self.objective.mixed(embedding.float(), batch, partner, share, margin)
+            if recipe.loss_autocast:
+                losses = self.objective.mixed(embedding, batch, partner, share, margin)
+        if not recipe.loss_autocast:
+            losses = self.objective.mixed(embedding.float(), batch, partner, share, margin)
         loss = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ import soxr
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from models.frontend import SAMPLE_RATE
+from runtime.audio import SAMPLE_RATE
 from train.manifest import DataError
 
 Waveform = NDArray[np.float32]
@@ -124,6 +124,11 @@ def telephone(x: Waveform, gsm: bool) -> Waveform:
     band = np.fft.irfft(spectrum * ((hertz > 300.0) & (hertz < 3_400.0)), len(narrow))
     coded = _through_file(band, _TELEPHONE_RATE, "WAV", "GSM610" if gsm else "ULAW")
     return _fit(_resample(coded, _TELEPHONE_RATE, SAMPLE_RATE), len(x))
+
+
+def change_bandwidth(x: Waveform, rate: int) -> Waveform:
+    """`x` as it comes from a source sampled at `rate`, at 16 kHz again."""
+    return _fit(_resample(_resample(x, SAMPLE_RATE, rate), rate, SAMPLE_RATE), len(x))
 
 
 def compress(x: Waveform, container: tuple[str, str], level: float) -> Waveform:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +35,29 @@ def latency(
             chosen.provider,
             threads,
             rounds,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    common.show([row.to_dict() for row in rows], as_json, table(rows))
+
+
+@app.command()
+def conditions(
+    trials: Annotated[Path, typer.Option(help="A trial list: `1 a.wav b.wav` a line.")],
+    root: Annotated[Path, typer.Option(help="The folder its paths are relative to.")],
+    as_json: AsJson = False,
+) -> None:
+    """EER of each served model with 1 to 10 s of speech, at 8 kHz, and in noise."""
+    from bench.conditions import measure, table
+    from evaluate.trials import read_trials
+
+    chosen = common.settings()
+    with common.progress_bar() as bar:
+        task = bar.add_task("recordings", total=None)
+        rows = measure(
+            chosen.models,
+            read_trials(trials),
+            root,
+            chosen.provider,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     common.show([row.to_dict() for row in rows], as_json, table(rows))

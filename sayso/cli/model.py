@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from export import drawing
 from runtime.card import ModelCard, calibration_from, read_card, write_card
 from runtime.embedder import Embedder
 from runtime.errors import ModelError
@@ -72,11 +73,19 @@ def export(
     )
 
 
-def inspect(model: ModelArgument, as_json: AsJson = False) -> None:
-    """Print a model's card."""
+def inspect(
+    model: ModelArgument,
+    draw: Annotated[
+        list[Path] | None, typer.Option(help="Draw the architecture into this file (.svg, .png or .pdf).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a model's card; draw its architecture."""
     path = common.model_path(model)
     content = path.read_bytes()
     card = read_card(content, path.name)
+    for picture in draw or []:
+        drawing.draw(card, picture)
     facts = {"path": str(path), "sha256": network_sha256(content), **asdict(card)}
     common.show(facts, as_json, _card_text(path, network_sha256(content), card))
 
@@ -220,6 +229,11 @@ def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
         f"pre-emphasis {front.pre_emphasis:g}, sample scale {front.sample_scale:g}",
         f"  source        {card.source.format} checkpoint {card.source.sha256[:16]}",
         f"  parity        max |difference| {parity.max_abs_difference:.1g}, cosine {parity.min_cosine:.6f}",
+    ]
+    lines += [
+        f"  {level.name:<13} {level.channels} x {level.frequencies} x {level.frames}, "
+        f"{level.parameters:,} parameters, {level.macs / 1e6:.1f} MMACs, sees {', '.join(level.sees)}"
+        for level in card.levels
     ]
     for name, result in card.evaluation.items():
         low, high = result["eer_interval"]

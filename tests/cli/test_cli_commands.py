@@ -186,6 +186,24 @@ def test_bench_latency_measures_every_stage(run: Run) -> None:
     assert all(0 < r["p50"] <= r["p95"] <= r["p99"] for r in rows)
 
 
+def test_inspect_lists_the_levels_and_draws_them(run: Run, files: Path) -> None:
+    told = run("inspect", "nested", "--draw", "nested.svg", "--draw", "nested.png").stdout
+    assert "level 4" in told
+    assert "sees level 1, level 2, level 3" in told
+    assert "<svg" in (files / "nested.svg").read_text()
+    card = json.loads(run("inspect", "baseline", "--json").stdout)
+    assert [level["channels"] for level in card["levels"]] == [16, 32, 64, 128]
+
+
+def test_bench_conditions_scores_both_models(run: Run, files: Path) -> None:
+    (files / "t.trials").write_text(
+        "1 ann/0.wav ann/1.wav\n1 bob/0.wav bob/2.wav\n0 ann/0.wav bob/1.wav\n0 bob/0.wav ann/2.wav\n"
+    )
+    rows = json.loads(run("bench", "conditions", "--trials", "t.trials", "--root", ".", "--json").stdout)
+    assert {row["model"] for row in rows} == {"baseline", "nested"}
+    assert {"whole", "1 s", "3 s", "8 kHz", "10 dB"} <= {row["condition"] for row in rows}
+
+
 def test_the_serving_commands_never_load_torch() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from sayso.cli import app; import service.app; "

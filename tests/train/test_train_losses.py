@@ -124,3 +124,14 @@ def test_the_prototypes_scale_stays_positive() -> None:
     loss = AngularPrototypical()
     loss.weight.data.fill_(-3.0)
     assert loss(torch.randn(8, 4)).item() == pytest.approx(math.log(4), abs=1e-4)
+
+
+def test_a_floor_of_zero_is_the_published_loss_with_its_nan() -> None:
+    """What the clamp is for: the same batch, the same weights."""
+    embedding = torch.eye(3).requires_grad_()
+    for floor, finite in ((1e-7, True), (0.0, False)):
+        loss = AAMSoftmax(3, 3, 30.0, sine_floor=floor)
+        loss.weight.data = torch.eye(3)
+        embedding.grad = None
+        loss(embedding, torch.arange(3), 0.2).backward()
+        assert torch.isfinite(embedding.grad).all() == finite

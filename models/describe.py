@@ -1,0 +1,69 @@
+"""What a built network is made of: each level's feature map, cost, and what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.cost import macs_by_module
+from models.nested import NestedSpeakerNet
+from models.network import SpeakerNetwork
+
+
+@dataclass(frozen=True)
+class LevelFacts:
+    """One level's output for a waveform, and its cost with that of its sources.
+
+    `sees` names the earlier levels that come in: the one before, and those that are aggregated.
+    """
+
+    name: str
+    channels: int
+    frequencies: int
+    frames: int
+    parameters: int
+    macs: int
+    sees: tuple[str, ...]
+
+
+def describe(network: SpeakerNetwork, samples: int = 48_000) -> tuple[LevelFacts, ...]:
+    """The levels of a network as built, in order, for a waveform of `samples`."""
+    trunk = network.trunk
+    modules: list[nn.Module] = list(cast(Iterable[nn.Module], trunk.levels))
+    sources: list[nn.Module] = [nn.ModuleList() for _ in modules]
+    if isinstance(trunk, NestedSpeakerNet):
+        sources = list(trunk.sources)
+    shapes: dict[int, torch.Size] = {}
+
+    def note(k: int) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda module, inputs, output: shapes.__setitem__(k, output.shape)
+
+    hooks = [module.register_forward_hook(note(k)) for k, module in enumerate(modules)]
+    try:
+        macs = macs_by_module(network, samples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = [f"level {k + 1}" for k in range(len(modules))]
+    facts = []
+    for k, (module, into) in enumerate(zip(modules, sources, strict=True)):
+        own = [*module.modules(), *into.modules()]
+        before = names[k - 1] if k else "stem"
+        aggregated = names[: len(list(into.children()))]
+        _, channels, frequencies, frames = shapes[k]
+        facts.append(
+            LevelFacts(
+                name=names[k],
+                channels=channels,
+                frequencies=frequencies,
+                frames=frames,
+                parameters=sum(p.numel() for part in (module, into) for p in part.parameters()),
+                macs=sum(macs.get(m, 0) for m in own),
+                sees=tuple(dict.fromkeys([*aggregated, before])),
+            )
+        )
+    return tuple(facts)
