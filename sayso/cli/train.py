@@ -35,11 +35,17 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as train/recipes/baseline.yaml.")],
     manifest: Annotated[Path, typer.Option(help=MANIFEST)],
     trials: Annotated[Path, typer.Option(help="Dev trials among the manifest's recordings.")],
-    work: Annotated[Path, typer.Option(help="Folder for features, state and log; resumes from there.")],
+    work: Annotated[Path, typer.Option(help="Folder for state, log and plot; resumes from there.")],
     out: Annotated[Path, typer.Option(help="The checkpoint to write (.safetensors).")],
+    features: Annotated[
+        Path | None, typer.Option(help="Folder for features that runs share; the work folder's if absent.")
+    ] = None,
     teacher: Annotated[
         list[Path] | None,
         typer.Option(help="A teacher's embeddings: of sayso teach, or a .npy with a row a manifest row."),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A checkpoint of the same network to begin with.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")] = "auto",
     compile_trunk: Annotated[
@@ -49,18 +55,18 @@ def train(
     """Train a network by a recipe, resuming where an earlier run of it stopped."""
     run = _room("run")
     with common.progress_bar() as bar:
-        features = bar.add_task("features", total=None)
+        caching = bar.add_task("features", total=None)
         prepared = run.prepare(
             recipe,
             manifest,
             trials,
             teacher or [],
-            work,
+            features or work / "features",
             workers=available_cores(),
-            progress=lambda done, total: bar.update(features, completed=done, total=total),
+            progress=lambda done, total: bar.update(caching, completed=done, total=total),
         )
-        bar.remove_task(features)
-        trainer = run.trainer(prepared, work, device, compile_trunk)
+        bar.remove_task(caching)
+        trainer = run.trainer(prepared, work, device, compile_trunk, start)
         steps = bar.add_task("training", total=prepared.recipe.steps, completed=trainer.step)
 
         def on_step(step: int, facts: dict[str, float]) -> None:
@@ -69,7 +75,7 @@ def train(
                 typer.echo(f"step {step}: loss {facts['loss']:.3f}, dev EER {facts['dev_eer']:.2%}")
 
         dev_eer = trainer.run(on_step)
-    run.finish(trainer, prepared, dev_eer, out)
+    run.finish(trainer, prepared, dev_eer, out, start)
     typer.echo(f"{out}: dev EER {dev_eer:.2%}. Next: sayso export {out} -o {out.with_suffix('.onnx').name}")
 
 

@@ -10,6 +10,7 @@ from train_samples import RECIPE, Corpus
 
 from evaluate.trials import TrialListError
 from models.checkpoint import load_checkpoint
+from models.errors import CheckpointError
 from runtime.synthesis import synthetic_voice
 from train import run
 from train.features import FeatureStore
@@ -30,7 +31,9 @@ def work(cache: Path, features: FeatureStore, tmp_path: Path) -> Path:
 def prepared(corpus: Corpus, work: Path, teacher: Path | None = None, **changes: Any) -> Prepared:
     recipe = corpus.recipe(work, **changes)
     teachers = [teacher] if teacher else []
-    return run.prepare(recipe, corpus.manifest, corpus.trials, teachers, work, 1, lambda done, total: None)
+    return run.prepare(
+        recipe, corpus.manifest, corpus.trials, teachers, work / "features", 1, lambda done, total: None
+    )
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -98,10 +101,10 @@ def test_trials_must_be_of_listed_recordings(corpus: Corpus, work: Path, tmp_pat
     with pytest.raises(
         DataError, match=r"other\.trials names 2 recordings that .*manifest\.csv does not list"
     ):
-        run.prepare(recipe, corpus.manifest, other, [], work, 1, lambda done, total: None)
+        run.prepare(recipe, corpus.manifest, other, [], work / "features", 1, lambda done, total: None)
     other.write_text("no trials\n")
     with pytest.raises(TrialListError):
-        run.prepare(recipe, corpus.manifest, other, [], work, 1, lambda done, total: None)
+        run.prepare(recipe, corpus.manifest, other, [], work / "features", 1, lambda done, total: None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works on this machine")
@@ -119,7 +122,7 @@ def test_a_folder_of_speakers_trains_like_a_manifest(corpus: Corpus, work: Path,
         target.symlink_to(source)
     trials.write_text("1 eve/video/0.wav eve/video/1.wav\n0 eve/video/0.wav fay/video/1.wav\n")
     recipe = corpus.recipe(tmp_path, crops=3 * 16, averaging=0.5)
-    made = run.prepare(recipe, wav, trials, [], tmp_path / "work", 1, lambda done, total: None)
+    made = run.prepare(recipe, wav, trials, [], tmp_path / "features", 1, lambda done, total: None)
     assert set(np.array(made.data.manifest.speakers)[made.data.manifest.train]) == {
         "ann",
         "bob",
@@ -134,3 +137,24 @@ def test_a_folder_of_speakers_trains_like_a_manifest(corpus: Corpus, work: Path,
     assert not torch.equal(kept["fc.weight"], last["fc.weight"])
     averaged = dict(trainer.validated.named_parameters())
     assert all(torch.equal(p, averaged[name]) for name, p in kept.items())
+
+
+def test_a_run_may_begin_with_an_earlier_ones_weights(corpus: Corpus, work: Path, tmp_path: Path) -> None:
+    first = prepared(corpus, work, crops=16, seed=1)
+    trainer = run.trainer(first, work / "first", "cpu", compile_trunk=False)
+    earlier = tmp_path / "earlier.safetensors"
+    run.finish(trainer, first, trainer.run(lambda step, facts: None), earlier)
+
+    second = prepared(corpus, work, crops=16, seed=2)
+    trainer = run.trainer(second, work / "second", "cpu", False, earlier)
+    begun = load_checkpoint(earlier).network.trunk.state_dict()
+    assert all(torch.equal(t, begun[name]) for name, t in trainer.network.trunk.state_dict().items())
+    out = tmp_path / "later.safetensors"
+    run.finish(trainer, second, trainer.run(lambda step, facts: None), out, earlier)
+    told = load_checkpoint(out).training
+    assert told["recipe"]["seed"] == 2
+    assert told["started_from"]["recipe"]["seed"] == 1
+
+    other = prepared(corpus, work, options=RECIPE["options"] | {"pooling": "ASP"})
+    with pytest.raises(CheckpointError, match=r"earlier\.safetensors is another network than the recipe's"):
+        run.trainer(other, work / "other", "cpu", False, earlier)
