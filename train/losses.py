@@ -68,20 +68,3 @@ class TeacherLoss(nn.Module):
         known = teacher.abs().sum(dim=1) > 0
         cosine = F.cosine_similarity(self.projection(embedding.float()), teacher, dim=1)
         return ((1.0 - cosine) * known).sum() / known.sum().clamp(min=1)
-
-
-class RelationLoss(nn.Module):
-    """Mean squared difference between the embeddings' cosines and the teacher's, over a batch's pairs.
-
-    Relational distillation (Park et al. 2019, arXiv:1904.05068; Tung and Mori 2019, arXiv:1907.09682).
-    A projected match leaves the embedding free to bend what it keeps; scores are cosines of the
-    embedding itself, and this is what holds them to the teacher's.
-    """
-
-    def forward(self, embedding: Tensor, teacher: Tensor) -> Tensor:
-        """Of `[batch, dim]` and centred `[batch, teacher_dim]`; rows of zeros have no target."""
-        unit, target = F.normalize(embedding.float(), dim=1), F.normalize(teacher, dim=1)
-        known = (teacher.abs().sum(dim=1) > 0).float()
-        pairs = known[:, None] * known[None, :] * (1.0 - torch.eye(len(unit), device=unit.device))
-        difference = unit @ unit.t() - target @ target.t()
-        return (difference.square() * pairs).sum() / pairs.sum().clamp(min=1.0)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.losses import AAMSoftmax, AngularPrototypical, RelationLoss, TeacherLoss
+from train.losses import AAMSoftmax, AngularPrototypical, TeacherLoss
 from train.recipe import Recipe
 from train.sampling import Batch
 from train.teacher import Teacher
@@ -26,7 +26,6 @@ class Objective(nn.Module):
             self.aam = AAMSoftmax(embedding_dim, classes, recipe.scale, recipe.sine_floor)
         self.prototypes = AngularPrototypical() if recipe.prototypical_weight else None
         self.distil = nn.ModuleList(TeacherLoss(embedding_dim, t.shape[2]) for t in teachers)
-        self.relate = RelationLoss()
 
     def forward(self, embedding: Tensor, batch: Batch, margin: float) -> dict[str, Tensor]:
         recipe, losses = self.recipe, {}
@@ -38,12 +37,8 @@ class Objective(nn.Module):
         if self.teachers:
             speeds, rows = torch.from_numpy(batch.speeds), torch.from_numpy(batch.rows)
             targets = [t[speeds, rows].to(embedding.device) for t in self.teachers]
-            if recipe.teacher_weight:
-                parts = [distil(embedding, t) for distil, t in zip(self.distil, targets, strict=True)]
-                losses["teacher"] = recipe.teacher_weight * torch.stack(parts).mean()
-            if recipe.relation_weight:
-                parts = [self.relate(embedding, t) for t in targets]
-                losses["relation"] = recipe.relation_weight * torch.stack(parts).mean()
+            parts = [distil(embedding, t) for distil, t in zip(self.distil, targets, strict=True)]
+            losses["teacher"] = recipe.teacher_weight * torch.stack(parts).mean()
         return losses
 
     def mixed(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from evaluate.plots import COLOURS
 
-_LOSSES = ("aam", "prototypical", "teacher", "relation")
+_LOSSES = ("aam", "prototypical", "teacher")
 
 
 def draw_journals(journals: Mapping[str, Path], picture: Path) -> None:

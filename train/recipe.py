@@ -27,9 +27,9 @@ class Recipe:
     speaker's seconds when speakers are drawn: 1 draws every second of speech equally often, 0 every
     speaker. `margin` grows linearly from 0 over the first `margin_ramp` of the run. A weight of 0
     leaves its loss out: AAM-softmax, angular prototypical (which draws two crops a speaker), the
-    teachers' embeddings through a projection, the teachers' cosines within a batch. `mixup` is the
-    alpha of its Beta distribution; `averaging` the decay a step of the exponential moving average of
-    the weights, which is what is validated and kept; 0 is without. `gradient_clip` 0 does not clip.
+    teachers' embeddings through a projection. `mixup` is the alpha of its Beta distribution, and
+    `averaging` the decay a step of the moving average of the weights, which is what is validated and
+    kept; 0 is without either. `gradient_clip` 0 does not clip.
     `sine_floor` and `loss_autocast` are for repeating what went wrong: a floor of 0 is the published
     AAM-softmax, and autocast puts the loss itself into 16 bits.
     """
@@ -55,7 +55,6 @@ class Recipe:
     loss_autocast: bool = False
     prototypical_weight: float = 0.0
     teacher_weight: float = 0.0
-    relation_weight: float = 0.0
     mixup: float = 0.0
     freq_mask: int = 5
     time_mask: int = 20
@@ -98,10 +97,6 @@ class Recipe:
     @property
     def steps(self) -> int:
         return -(-self.crops // self.batch_size)
-
-    @property
-    def taught(self) -> bool:
-        return self.teacher_weight > 0 or self.relation_weight > 0
 
     @property
     def speeds(self) -> tuple[float, ...]:

@@ -48,13 +48,13 @@ def prepare(
     if unlisted:
         raise DataError(f"{trials_file} names {len(unlisted)} recordings that {manifest_file} does not list")
     teachers = tuple(Teacher.load(path, len(manifest.paths)) for path in teacher_files)
-    if recipe.taught and not teachers:
+    if recipe.teacher_weight and not teachers:
         raise DataError(
             f"the recipe {recipe.name!r} learns from a teacher: give --teacher, or set its "
-            "teacher_weight and relation_weight to 0"
+            "teacher_weight to 0"
         )
     untaught = set(recipe.speeds) - {speed for t in teachers for speed in t.speeds}
-    if recipe.taught and untaught:
+    if recipe.teacher_weight and untaught:
         raise DataError(
             f"no teacher has embeddings at the recipe's speeds {sorted(untaught)}: see sayso teach"
         )
@@ -95,7 +95,7 @@ def finish(run: Trainer, prepared: Prepared, dev_eer: float, out: Path, start: P
         "manifest_sha256": manifest.sha256,
         "recordings": int(manifest.train.sum()),
         "speakers": run.speakers,
-        "teacher": prepared.recipe.taught,
+        "teacher": prepared.recipe.teacher_weight > 0,
         "dev_eer_one_window": round(dev_eer, 5),
         "torch": torch.__version__,
     }

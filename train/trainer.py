@@ -95,7 +95,7 @@ class Trainer:
             recipe.seed,
             pairs=recipe.prototypical_weight > 0,
         )
-        teachers = [centred(t, recipe.speeds, train) for t in data.teachers] if recipe.taught else []
+        teachers = [centred(t, recipe.speeds, train) for t in data.teachers] if recipe.teacher_weight else []
         self.objective = Objective(recipe, self.network.embedding_dim, self.sampler.classes, teachers)
         self.objective.to(self.device)
         self.trained = nn.ModuleList([self.network.trunk, self.objective])
