@@ -27,7 +27,7 @@ from train.journal import Journal
 from train.manifest import Manifest
 from train.objective import Objective, centred
 from train.recipe import Recipe, RecipeError
-from train.sampling import Batch, CropSampler
+from train.sampling import Batch, CropSampler, Prefetcher
 from train.teacher import Teacher
 
 VALIDATION_WINDOW_S = 3.0
@@ -95,6 +95,7 @@ class Trainer:
             recipe.seed,
             pairs=recipe.prototypical_weight > 0,
         )
+        self.crops = Prefetcher(self.sampler, recipe.batch_size)
         teachers = [centred(t, recipe.speeds, train) for t in data.teachers] if recipe.teacher_weight else []
         self.objective = Objective(recipe, self.network.embedding_dim, self.sampler.classes, teachers)
         self.objective.to(self.device)
@@ -156,7 +157,7 @@ class Trainer:
         margin = recipe.margin * (min(1.0, progress / recipe.margin_ramp) if recipe.margin_ramp else 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.sampler.batch(self.step, recipe.batch_size)
+        batch = self.crops.batch(self.step)
         features, partner, share = self._features(batch)
         self.trained.train()
         with torch.autocast(self.device.type, torch.bfloat16):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -114,9 +116,12 @@ def evaluate(
     json_file: JsonFile = None,
     plots: Plots = None,
     card: Annotated[bool, typer.Option("--card", help="Write the results into the model's card.")] = False,
+    halves: Annotated[
+        bool, typer.Option("--halves", help="Also set thresholds on half of the speakers, try the others.")
+    ] = False,
 ) -> None:
     """Score a trial list: EER, minDCF and Cllr, with intervals over speakers."""
-    from evaluate.report import evaluate_scores
+    from evaluate.report import carried_over, evaluate_scores
 
     path = common.model_path(model)
     current = read_card(path.read_bytes(), path.name)
@@ -132,7 +137,7 @@ def evaluate(
             else {"eer": result.eer_threshold}
         )
         _draw(plots, path.stem, scores, found.labels, thresholds)
-    _report(path, result, silent, json_file)
+    _report(path, result, silent, json_file, carried_over(scores, found) if halves else {})
 
 
 def calibrate(
@@ -197,8 +202,16 @@ def _draw(folder: Path, stem: str, scores: Any, labels: Any, thresholds: dict[st
     score_plot(scores, labels, thresholds, folder / f"{stem}-scores.png")
 
 
-def _report(path: Path, result: Evaluation, silent: int, json_file: Path | None) -> None:
+def _report(
+    path: Path,
+    result: Evaluation,
+    silent: int,
+    json_file: Path | None,
+    carried: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> None:
     facts = {"model": str(path), **result.to_dict(), "recordings_without_speech": silent}
+    if carried:
+        facts["carried_over"] = carried
     if json_file:
         json_file.write_text(json.dumps(facts, indent=2) + "\n")
     low, high = result.eer_interval
@@ -209,6 +222,17 @@ def _report(path: Path, result: Evaluation, silent: int, json_file: Path | None)
     typer.echo(f"  minDCF {result.min_dcf:.3f}  Cllr {result.cllr:.3f} ({result.cllr_calibration})")
     for name, group in result.groups.items():
         typer.echo(f"  {name:<20} EER {group.eer:.2%}  {group.targets} + {group.nontargets} trials")
+    for name, rates in carried.items():
+        if name == "cllr":
+            typer.echo(
+                f"  set on half of the speakers, tried on the others (20 splits): Cllr "
+                f"{rates['cllr_applied']:.3f}, min {rates['min_cllr_applied']:.3f}"
+            )
+        else:
+            typer.echo(
+                f"  {name:<9} tuned FMR {rates['tuned_fmr']:.4f} FNMR {rates['tuned_fnmr']:.4f}, "
+                f"others FMR {rates['applied_fmr']:.4f} FNMR {rates['applied_fnmr']:.4f}"
+            )
     if silent:
         typer.echo(f"  {silent} recordings hold no detectable speech and were embedded whole")
 

@@ -9,7 +9,7 @@ import pytest
 from evaluate.bootstrap import speaker_bootstrap
 from evaluate.calibration import fit_llr_line
 from evaluate.metrics import cllr, eer, error_rates, min_cllr, min_dcf
-from evaluate.report import evaluate_scores, halves
+from evaluate.report import carried_over, evaluate_scores, halves
 from evaluate.trials import TrialList, read_trials
 
 Make = Callable[..., tuple[np.ndarray, TrialList]]
@@ -126,3 +126,13 @@ def test_halves_measure_at_the_tuned_threshold(tmp_path: Path) -> None:
 def test_too_few_speakers_cannot_be_halved(make_trials: Make) -> None:
     with pytest.raises(ValueError, match="use a list of more speakers"):
         halves(*make_trials(speakers=3))
+
+
+def test_what_carries_over_is_the_mean_of_halves(make_trials: Make) -> None:
+    scores, trials = make_trials(speakers=24)
+    parts = [halves(scores, trials, seed) for seed in range(3)]
+    told = carried_over(scores, trials, splits=3)
+    applied = np.mean([part.thresholds["eer"].applied.fnmr for part in parts])
+    assert told["eer"]["applied_fnmr"] == pytest.approx(applied, abs=1e-6)
+    assert told["cllr"]["cllr_applied"] == pytest.approx(np.mean([p.cllr_applied for p in parts]), abs=1e-6)
+    assert json.loads(json.dumps(told)) == told

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.features import Features
-from train.sampling import CropSampler
+from train.sampling import CropSampler, Prefetcher
 from train.waveform import Copy
 
 LENGTHS = [100, 50, 50, 10, 400, 7]  # frames
@@ -104,3 +104,17 @@ def test_pairs_are_one_speakers_at_one_speed() -> None:
     rows = np.concatenate([drawn.batch(step, 6).rows for step in range(20)]).reshape(-1, 2)
     of_two = rows[SPEAKERS[rows[:, 0]] < 2]
     assert (of_two[:, 0] != of_two[:, 1]).all()  # two recordings where there are two
+
+
+def test_drawing_ahead_draws_the_same() -> None:
+    drawn = sampler()
+    ahead = Prefetcher(drawn, 16)
+    for step in (0, 1, 2, 7, 8, 3):  # resuming elsewhere and going on
+        np.testing.assert_array_equal(ahead.batch(step).features, drawn.batch(step, 16).features)
+
+
+def test_weights_are_kept_to_the_last_recording() -> None:
+    drawn = sampler()
+    assert drawn.cumulative[-1] == 1.0
+    expected = np.random.default_rng([5, 3]).choice(5, 64, p=drawn.weight / drawn.weight.sum())
+    np.testing.assert_array_equal(drawn.batch(3, 64).rows, expected)
