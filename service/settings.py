@@ -25,7 +25,7 @@ class Settings(BaseSettings):
         None, min_length=16, description="The first API key; without it the first start makes one."
     )
     models: dict[str, Path] = Field(
-        {"baseline": SHIPPED_MODELS / "baseline.onnx"},
+        {name: SHIPPED_MODELS / f"{name}.onnx" for name in ("baseline", "nested")},
         min_length=1,
         description="Served models by name, as JSON; enrolment embeds with each of them.",
     )
