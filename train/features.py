@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEndOptions, LogMel
+from runtime.audio import Recording
+from runtime.speech import SpeechDetector
 from train.manifest import DataError, Manifest
 from train.waveform import Copy, augment, change_speed, read_recording
 
@@ -71,11 +73,15 @@ def _chunk(
     paths: tuple[str, ...],
     options: FrontEndOptions,
     copies: Sequence[Copy],
+    served: bool,
 ) -> list[list[NDArray[np.float16]]]:
     """Features `[copy][row]`; babble comes from the rows' own neighbours in the chunk."""
     torch.set_num_threads(1)
     front_end = LogMel(options)
     plain = [read_recording(root / paths[row]) for row in rows]
+    if served:
+        detector = SpeechDetector()
+        plain = [_speech(detector, x) for x in plain]
     done: list[list[NDArray[np.float16]]] = []
     for copy in copies:
         features = []
@@ -94,14 +100,16 @@ def cache_features(
     options: FrontEndOptions,
     folder: Path,
     copies: Sequence[Copy] = (PLAIN,),
+    served: bool = False,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureStore:
     """Compute features once and keep them in `folder`, each copy's named by what it was made of.
 
     Copies other than the plain one hold training recordings only; dev recordings are empty there.
+    With `served`, long pauses are cut out first, as the service does before it embeds.
     """
-    stems = {copy: folder / _name(manifest, options, copy) for copy in (PLAIN, *copies)}
+    stems = {copy: folder / _name(manifest, options, copy, served) for copy in (PLAIN, *copies)}
     missing = [copy for copy, stem in stems.items() if not stem.with_suffix(".start.npy").exists()]
     others = [copy for copy in missing if copy != PLAIN]
     passes = [wanted for wanted in ([PLAIN] if PLAIN in missing else [], others) if wanted]
@@ -111,7 +119,9 @@ def cache_features(
         # In a fixed random order, so that a chunk's neighbours are other speakers.
         order = np.random.default_rng(0).permutation(rows).tolist()
         chunks = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
-        job = partial(_chunk, root=manifest.root, paths=manifest.paths, options=options, copies=wanted)
+        job = partial(
+            _chunk, root=manifest.root, paths=manifest.paths, options=options, copies=wanted, served=served
+        )
         parts: list[dict[int, NDArray[np.float16]]] = [{} for _ in wanted]
         # Spawned, not forked: a progress bar's thread may hold a lock at the moment of a fork.
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
@@ -125,8 +135,17 @@ def cache_features(
     return FeatureStore(kept[PLAIN], tuple(kept[copy] for copy in copies))
 
 
-def _name(manifest: Manifest, options: FrontEndOptions, copy: Copy) -> str:
+def _speech(detector: SpeechDetector, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the service would embed of a recording; all of it where no speech is found."""
+    if not len(x):
+        return x
+    _, speech = detector.detect(Recording(x, SAMPLE_RATE, 0.0, ()))
+    return speech if len(speech) else x
+
+
+def _name(manifest: Manifest, options: FrontEndOptions, copy: Copy, served: bool) -> str:
     facts = [manifest.sha256, options.to_dict(), *([asdict(copy)] if copy != PLAIN else [])]
+    facts += ["served"] if served else []
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

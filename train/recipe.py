@@ -22,8 +22,10 @@ class RecipeError(ValueError):
 class Recipe:
     """Hyper-parameters of one run. `crops` counts training examples, the unit that costs time.
 
-    An epoch is as many crops as there are training recordings. `copies` are the versions of the
-    recordings that crops are drawn from, each as often. `speaker_balance` is the exponent on a
+    An epoch is as many crops as there are training recordings. Where `crop_s` lists several lengths,
+    each step draws one for its batch. `copies` are the versions of the recordings that crops are
+    drawn from, each as often; `served` cuts long pauses out of them first, as the service does.
+    `speaker_balance` is the exponent on a
     speaker's seconds when speakers are drawn: 1 draws every second of speech equally often, 0 every
     speaker. `margin` grows linearly from 0 over the first `margin_ramp` of the run. A weight of 0
     leaves its loss out: AAM-softmax, angular prototypical (which draws two crops a speaker), the
@@ -40,8 +42,9 @@ class Recipe:
     front_end: dict[str, Any]
     crops: int
     batch_size: int = 64
-    crop_s: float = 2.0
+    crop_s: float | tuple[float, ...] = 2.0
     copies: tuple[Copy, ...] = (Copy(),)
+    served: bool = False
     speaker_balance: float = 0.7
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
@@ -79,8 +82,12 @@ class Recipe:
         except ValidationError as error:
             wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise RecipeError(f"the recipe {path} cannot be used: {'; '.join(wrong)}") from error
-        for name in ("crops", "batch_size", "crop_s"):
-            if getattr(recipe, name) <= 0:
+        for name, least in (
+            ("crops", recipe.crops),
+            ("batch_size", recipe.batch_size),
+            ("crop_s", min(recipe.crop_lengths_s, default=0)),
+        ):
+            if least <= 0:
                 raise RecipeError(f"the recipe {path} needs {name} above 0")
         if not recipe.copies or any(c.speed <= 0 for c in recipe.copies):
             raise RecipeError(f"the recipe {path} needs copies, each with a speed above 0")
@@ -97,6 +104,10 @@ class Recipe:
     @property
     def steps(self) -> int:
         return -(-self.crops // self.batch_size)
+
+    @property
+    def crop_lengths_s(self) -> tuple[float, ...]:
+        return self.crop_s if isinstance(self.crop_s, tuple) else (self.crop_s,)
 
     @property
     def speeds(self) -> tuple[float, ...]:

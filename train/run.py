@@ -59,7 +59,7 @@ def prepare(
             f"no teacher has embeddings at the recipe's speeds {sorted(untaught)}: see sayso teach"
         )
     front_end = recipe.network().front_end
-    features = cache_features(manifest, front_end, cache, recipe.copies, workers, progress)
+    features = cache_features(manifest, front_end, cache, recipe.copies, recipe.served, workers, progress)
     return Prepared(recipe, TrainingData(manifest, features, trials, teachers))
 
 

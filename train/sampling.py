@@ -31,7 +31,7 @@ class CropSampler:
         copies: dict[Copy, Features],
         rows: NDArray[np.int64],
         speakers: NDArray[np.int64],
-        frames: int,
+        frames: tuple[int, ...],
         balance: float,
         seed: int,
         pairs: bool = False,
@@ -48,9 +48,10 @@ class CropSampler:
         self.classes = len(by_speaker) * len(self.speeds)
 
     def batch(self, step: int, size: int) -> Batch:
-        """`size` crops; in pairs, crops 2i and 2i + 1 are the same speaker's at the same speed."""
+        """`size` crops of one length; in pairs, crops 2i and 2i + 1 are one speaker's at one speed."""
         rng = np.random.default_rng([self.seed, step])
         copies = list(self.copies)
+        frames = self.frames[0] if len(self.frames) == 1 else int(rng.choice(self.frames))
         if self.pairs:
             chosen = self._pairs(rng, size // 2)
             drawn = self._same_speeds(rng, size // 2, copies)
@@ -60,7 +61,7 @@ class CropSampler:
             drawn = [copies[i] for i in rng.integers(len(copies), size=size)]
         speeds = np.array([self.speeds.index(c.speed) for c in drawn])
         crops = [
-            self.copies[copy].crop(self.rows[i], self.frames, rng.random())
+            self.copies[copy].crop(self.rows[i], frames, rng.random())
             for i, copy in zip(chosen, drawn, strict=True)
         ]
         features = np.stack(crops).transpose(0, 2, 1).astype(np.float32)

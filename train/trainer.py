@@ -90,7 +90,7 @@ class Trainer:
             dict(zip(recipe.copies, data.features.copies, strict=True)),
             rows,
             speakers,
-            seconds_to_frames(recipe.crop_s),
+            tuple(seconds_to_frames(seconds) for seconds in recipe.crop_lengths_s),
             recipe.speaker_balance,
             recipe.seed,
             pairs=recipe.prototypical_weight > 0,

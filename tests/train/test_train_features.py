@@ -12,6 +12,7 @@ import torch
 from train_samples import Corpus
 
 from models.frontend import FrontEndOptions, LogMel
+from runtime.synthesis import synthetic_voice
 from train import features as module
 from train.features import Features, FeatureStore, cache_features, seconds_to_frames
 from train.manifest import DataError, Manifest
@@ -164,3 +165,20 @@ def test_copies_are_made_of_the_training_recordings_alone(corpus: Corpus, tmp_pa
             assert not np.array_equal(first.recording(i), second.recording(i))
     again = cache_features(listed, options, tmp_path / "again", copies[2:3], progress=lambda *done: None)
     np.testing.assert_array_equal(again.copies[0].frames, first.frames)  # whatever else was asked for
+
+
+@pytest.mark.usefixtures("at_once")
+def test_served_features_are_of_what_the_service_embeds(tmp_path: Path) -> None:
+    voice = synthetic_voice(3.0, 150, 1.0, seed=1)
+    silence = np.zeros(8 * 16_000, np.float32)
+    sf.write(tmp_path / "long.wav", np.concatenate([voice, silence, voice]), 16_000)
+    sf.write(tmp_path / "silent.wav", silence[:16_000], 16_000)
+    sf.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
+    rows = "".join(f"{name}.wav,ann,train\n" for name in ("long", "silent", "empty"))
+    listed = manifest(tmp_path, HEADER + rows)
+    store = cache_features(listed, FrontEndOptions(n_mels=8), tmp_path / "cache", served=True)
+    whole = cache_features(listed, FrontEndOptions(n_mels=8), tmp_path / "cache")
+    frames = [len(store.plain.recording(i)) for i in range(3)]
+    assert 500 < frames[0] < 850
+    assert len(whole.plain.recording(0)) == 1_401
+    assert frames[1:] == [101, 3]  # nothing was heard: all of it

@@ -62,6 +62,8 @@ def test_there_are_shipped_recipes() -> None:
         ({"crops": 0}, "needs crops above 0"),
         ({"batch_size": 0}, "needs batch_size above 0"),
         ({"crop_s": -2.0}, "needs crop_s above 0"),
+        ({"crop_s": [2.0, 0.0]}, "needs crop_s above 0"),
+        ({"crop_s": []}, "needs crop_s above 0"),
         ({"copies": []}, "needs copies"),
         ({"copies": [{"speed": 0.0}]}, "a speed above 0"),
         ({"copies": [{"tempo": 0.9}]}, "tempo"),

@@ -31,7 +31,7 @@ def sampler(
     pairs: bool = False,
 ) -> CropSampler:
     made = {copy: features(number) for number, copy in enumerate(copies)}
-    return CropSampler(made, ROWS, SPEAKERS, frames, balance, seed, pairs)
+    return CropSampler(made, ROWS, SPEAKERS, (frames,), balance, seed, pairs)
 
 
 def test_a_step_is_the_same_whatever_came_before() -> None:
@@ -118,3 +118,12 @@ def test_weights_are_kept_to_the_last_recording() -> None:
     assert drawn.cumulative[-1] == 1.0
     expected = np.random.default_rng([5, 3]).choice(5, 64, p=drawn.weight / drawn.weight.sum())
     np.testing.assert_array_equal(drawn.batch(3, 64).rows, expected)
+
+
+def test_each_step_draws_a_length() -> None:
+    made = {Copy(): features(0)}
+    drawn = CropSampler(made, ROWS, SPEAKERS, (10, 20, 30), 1.0, seed=1)
+    lengths = [drawn.batch(step, 4).features.shape[2] for step in range(60)]
+    assert set(lengths) == {10, 20, 30}
+    assert all(lengths.count(n) > 8 for n in (10, 20, 30))
+    assert drawn.batch(7, 4).features.shape[2] == lengths[7]
