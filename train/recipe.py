@@ -25,13 +25,12 @@ class Recipe:
     An epoch is as many crops as there are training recordings. Where `crop_s` lists several lengths,
     each step draws one for its batch. `copies` are the versions of the recordings that crops are
     drawn from, each as often; `served` cuts long pauses out of them first, as the service does.
-    `speaker_balance` is the exponent on a
-    speaker's seconds when speakers are drawn: 1 draws every second of speech equally often, 0 every
-    speaker. `margin` grows linearly from 0 over the first `margin_ramp` of the run. A weight of 0
-    leaves its loss out: AAM-softmax, angular prototypical (which draws two crops a speaker), the
-    teachers' embeddings through a projection. `mixup` is the alpha of its Beta distribution, and
-    `averaging` the decay a step of the moving average of the weights, which is what is validated and
-    kept; 0 is without either. `gradient_clip` 0 does not clip.
+    `speaker_balance` is the exponent on a speaker's seconds when speakers are drawn: 1 draws every
+    second of speech equally often, 0 every speaker. `margin` grows linearly from 0 over the first
+    `margin_ramp` of the run. A weight of 0 leaves its loss out: AAM-softmax, angular prototypical
+    (which draws two crops a speaker), the teachers' embeddings through a projection. `mixup` is the
+    alpha of its Beta distribution, and `averaging` the decay a step of the moving average of the
+    weights, which is what is validated and kept; 0 is without either. `gradient_clip` 0 does not clip.
     `sine_floor` and `loss_autocast` are for repeating what went wrong: a floor of 0 is the published
     AAM-softmax, and autocast puts the loss itself into 16 bits.
     """
