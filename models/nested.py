@@ -29,7 +29,6 @@ class Variant:
     learnt sigmoid gate that starts at `gate` (before the sigmoid).
     """
 
-    first_level: int = 1
     last_level: int | None = None
     scale: float | None = 0.5
     gate: float = 0.0
@@ -182,7 +181,7 @@ class NestedSpeakerNet(nn.Module):
     def _sources_of(self, k: int, strides: tuple[Stride, ...]) -> nn.ModuleList:
         """Projections of levels 0 .. k-1 to what level k takes in, at level k-1's resolution."""
         v = self.variant
-        if k < v.first_level or (v.last_level is not None and k > v.last_level):
+        if v.last_level is not None and k > v.last_level:
             return nn.ModuleList()
         widths = self.options.channels
         earlier = range(k if self.options.previous else k - 1)

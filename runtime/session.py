@@ -41,9 +41,7 @@ class EmbeddingSession:
     """
 
     def __init__(self, model: bytes, name: str, provider: Provider = "auto", threads: int = 0) -> None:
-        self._name = name
-        self._threads = threads or available_cores()
-        self._session = self._create(model, provider)
+        self._session = open_session(model, name, provider, threads or available_cores())
         self.provider: str = self._session.get_providers()[0]
         inputs = [(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()]
         outputs = [o.name for o in self._session.get_outputs()]
@@ -58,36 +56,37 @@ class EmbeddingSession:
         output: NDArray[np.float32] = self._session.run(["embedding"], {"waveform": waveforms})[0]
         return output
 
-    def _create(self, model: bytes, provider: Provider) -> ort.InferenceSession:
-        if provider == "cpu" or (provider == "auto" and not _cuda_driver_present()):
-            return self._open(model, [CPU])
-        if CUDA not in ort.get_available_providers():
-            if provider == "auto":
-                return self._open(model, [CPU])
-            raise ProviderError(
-                "CUDA was asked for, but this onnxruntime has no CUDA provider: install onnxruntime-gpu"
-            )
-        ort.preload_dlls()
-        # Exhaustive search tries every algorithm at each new shape and costs up to a second there.
-        cuda = (CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})
-        session = self._open(model, [cuda, CPU], _ERRORS_ONLY if provider == "cuda" else _FATAL_ONLY)
-        # A provider that is listed may still have fallen back with no more than a log line.
-        if session.get_providers()[0] == CUDA:
-            return session
-        if provider == "auto":
-            return self._open(model, [CPU])
-        raise ProviderError(
-            f"CUDA was asked for, but {self._name} could not be placed on it: check the driver with "
-            "nvidia-smi and the CUDA libraries with pip install '.[cuda]', or set SAYSO_PROVIDER=cpu"
-        )
 
-    def _open(
-        self, model: bytes, providers: list[object], severity: int = _ERRORS_ONLY
-    ) -> ort.InferenceSession:
+def open_session(model: bytes, name: str, provider: Provider, threads: int) -> ort.InferenceSession:
+    """Any network, on the provider asked for. Raises `ModelError` or `ProviderError`."""
+
+    def opened(providers: list[object], severity: int = _ERRORS_ONLY) -> ort.InferenceSession:
         try:
-            return ort.InferenceSession(model, session_options(self._threads, severity), providers=providers)
+            return ort.InferenceSession(model, session_options(threads, severity), providers=providers)
         except Exception as error:  # onnxruntime raises its own unexported classes
-            raise ModelError(f"{self._name} cannot be loaded: {error}") from error
+            raise ModelError(f"{name} cannot be loaded: {error}") from error
+
+    if provider == "cpu" or (provider == "auto" and not _cuda_driver_present()):
+        return opened([CPU])
+    if CUDA not in ort.get_available_providers():
+        if provider == "auto":
+            return opened([CPU])
+        raise ProviderError(
+            "CUDA was asked for, but this onnxruntime has no CUDA provider: install onnxruntime-gpu"
+        )
+    ort.preload_dlls()
+    # Exhaustive search tries every algorithm at each new shape and costs up to a second there.
+    cuda = (CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})
+    session = opened([cuda, CPU], _ERRORS_ONLY if provider == "cuda" else _FATAL_ONLY)
+    # A provider that is listed may still have fallen back with no more than a log line.
+    if session.get_providers()[0] == CUDA:
+        return session
+    if provider == "auto":
+        return opened([CPU])
+    raise ProviderError(
+        f"CUDA was asked for, but {name} could not be placed on it: check the driver with "
+        "nvidia-smi and the CUDA libraries with pip install '.[cuda]', or set SAYSO_PROVIDER=cpu"
+    )
 
 
 def _cuda_driver_present() -> bool:

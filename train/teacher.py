@@ -10,11 +10,12 @@ from pathlib import Path
 
 import kaldi_native_fbank as knf
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
 from models.frontend import SAMPLE_RATE
+from runtime.errors import ModelError
+from runtime.session import open_session
 from train.manifest import DataError, Manifest
 from train.waveform import change_speed, read_recording
 
@@ -108,11 +109,10 @@ def kaldi_fbank(x: NDArray[np.float32], mels: int) -> NDArray[np.float32]:
 
 
 def _onnx(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # the recordings run side by side
     try:
-        session = ort.InferenceSession(path, options, providers=ort.get_available_providers())
-    except Exception as error:  # onnxruntime has no common base
+        # One thread: the recordings run side by side.
+        session = open_session(path.read_bytes(), path.name, "auto", threads=1)
+    except (OSError, ModelError) as error:
         raise DataError(f"cannot read the teacher {path}: {error}") from error
     wanted = session.get_inputs()[0]
     if len(wanted.shape) not in (2, 3):
