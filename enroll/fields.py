@@ -6,7 +6,9 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
+from enroll import clock
 from enroll.errors import InvalidField
 from enroll.types import NewEnrollment
 
@@ -14,6 +16,7 @@ MAX_NAME = 200
 MAX_GROUPS = 32
 MAX_METADATA_BYTES = 8 * 1024
 MAX_METADATA_DEPTH = 16
+_CLOCK_SKEW = timedelta(minutes=5)  # between the caller's clock and ours
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 _ID_RULE = "use 1 to 128 of A-Z a-z 0-9 . _ @ - and start with a letter or digit"
 
@@ -39,10 +42,15 @@ def checked_name(value: str | None) -> str | None:
     """Accept None or 1 to 200 characters without control characters."""
     if value is None:
         return None
+    return checked_text("name", value)
+
+
+def checked_text(field: str, value: str) -> str:
+    """Accept 1 to 200 characters without control characters."""
     if not value.strip() or len(value) > MAX_NAME:
-        raise InvalidField("name", f"use 1 to {MAX_NAME} characters, or leave it out")
+        raise InvalidField(field, f"use 1 to {MAX_NAME} characters, or leave it out")
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
-        raise InvalidField("name", "leave out control characters")
+        raise InvalidField(field, "leave out control characters")
     return value
 
 
@@ -82,6 +90,35 @@ def _deeper_than(value: object, levels: int) -> bool:
     if not isinstance(value, (list, tuple)):
         return False
     return levels == 0 or any(_deeper_than(item, levels - 1) for item in value)
+
+
+def consent_json(value: Mapping[str, object] | None) -> str | None:
+    """Accept `given_at`, an aware datetime that is past, and if wanted a `reference` of 200 characters."""
+    if value is None:
+        return None
+    given_at, reference = value.get("given_at"), value.get("reference")
+    if not isinstance(given_at, datetime) or given_at.tzinfo is None:
+        raise InvalidField("consent", "say when it was given: `given_at`, with the time zone")
+    if given_at > clock.now() + _CLOCK_SKEW:
+        raise InvalidField("consent", "`given_at` lies in the future")
+    if not value.keys() <= {"given_at", "reference"}:
+        raise InvalidField("consent", "it has `given_at` and `reference`, nothing else")
+    if reference is not None:
+        if not isinstance(reference, str):
+            raise InvalidField("consent", "`reference` is text")
+        reference = checked_text("consent", reference)
+    return json.dumps({"given_at": clock.stamp(given_at), "reference": reference}, ensure_ascii=False)
+
+
+def checked_expiry(value: datetime | None) -> str | None:
+    """Accept an aware moment that is still to come, or None for never."""
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise InvalidField("expires_at", "give the time zone too")
+    if value <= clock.now():
+        raise InvalidField("expires_at", "it has passed: delete the speaker instead")
+    return clock.stamp(value)
 
 
 def check_report(new: NewEnrollment) -> None:

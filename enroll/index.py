@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from enroll.decision import score
 from enroll.errors import InvalidEmbedding
-from enroll.feed import Changes, TemplateFeed
+from enroll.feed import Changes, TemplateFeed, has_passed
 from enroll.store import Store
 from enroll.types import Candidate, Vector
 from enroll.vectors import checked_vector
@@ -59,6 +59,13 @@ class SpeakerIndex:
             allowed = self._feed.numbers(tenant, among, group)
         return self._mirror(tenant, model_sha256).search(query, k, allowed)
 
+    def refresh(self, tenant: str | None = None) -> None:
+        """Take over every change (of one tenant) now: what was deleted leaves this process's memory too."""
+        with self._mirrors_lock:
+            mirrors = [m for (name, _), m in self._mirrors.items() if tenant is None or name == tenant]
+        for mirror in mirrors:
+            mirror.catch_up()
+
     def check(self) -> list[str]:
         """Compare every index with the store and return the differences; empty when all are in step."""
         with self._mirrors_lock:
@@ -86,6 +93,8 @@ class _Mirror:
         self._lock = threading.Lock()
         self._revision = -1
         self._names: dict[int, str] = {}  # number -> speaker id, of the speakers in the index
+        self._expiries: dict[int, str] = {}  # of those among them who will expire
+        self._next_expiry: str | None = None
         self._index: faiss.IndexIDMap2 | None = None
 
     def catch_up(self) -> None:
@@ -102,15 +111,16 @@ class _Mirror:
                 raise InvalidEmbedding(
                     f"This model's embeddings have {self._index.d} dimensions, not {query.size}."
                 )
-            selected = None if allowed is None else np.fromiter(numbers, np.int64, len(numbers))
-            nearest = _nearest(self._index, query, min(k, len(numbers)), len(numbers), selected)
+            searched = len(numbers)  # now: `numbers` may be a view of what the next search changes
+            selected = None if allowed is None else np.fromiter(numbers, np.int64, searched)
+            nearest = _nearest(self._index, query, min(k, searched), searched, selected)
             # scored again as verify scores, so that both calls give one speaker the same score
             found = [
                 Candidate(self._names[number], score(query, _stored(self._index, number)))
                 for number in nearest
             ]
         found.sort(key=lambda candidate: (-candidate.score, candidate.speaker_id))
-        return found[:k], len(numbers)
+        return found[:k], searched
 
     def differences(self) -> list[str]:
         """Compare with the whole store at one revision."""
@@ -123,39 +133,54 @@ class _Mirror:
 
     def _catch_up(self) -> None:
         changes = self._feed.since(*self._source, self._revision)
-        if changes is None:
+        expired = has_passed(self._next_expiry)
+        if changes is None and not expired:
             return
         try:
-            self._apply(changes)
-            self._revision = changes.revision
+            if changes is not None:
+                self._apply(changes)
+                self._revision = changes.revision
+            if expired:
+                self._remove({number for number, moment in self._expiries.items() if has_passed(moment)})
+            self._next_expiry = min(self._expiries.values(), default=None)
         except BaseException:
             self._forget()  # half applied: start again from the store next time
             raise
+
+    def _remove(self, gone: set[int]) -> None:
+        if gone and self._index is not None:
+            self._index.remove_ids(faiss.IDSelectorBatch(np.fromiter(gone, np.int64, len(gone))))
+            if self._index.ntotal == 0:
+                self._index = None  # FAISS keeps the memory, and what was in it
+        for number in gone:
+            del self._names[number]
+            self._expiries.pop(number, None)
 
     def _apply(self, changes: Changes) -> None:
         gone = self._names.keys() & changes.changed.keys()
         if changes.numbers is not None:
             gone |= self._names.keys() - changes.numbers
-        if gone and self._index is not None:
-            self._index.remove_ids(faiss.IDSelectorBatch(np.fromiter(gone, np.int64, len(gone))))
-        for number in gone:
-            del self._names[number]
-        new = {number: vector for number, (_, vector) in changes.changed.items() if vector is not None}
+        self._remove(gone)
+        new = {number: entry.vector for number, entry in changes.changed.items() if entry.vector is not None}
         if not new:
             return
         vectors = np.stack(list(new.values()))
         if self._index is None:
             self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
         self._index.add_with_ids(vectors, np.fromiter(new, np.int64, len(new)))
-        self._names.update({number: changes.changed[number][0] for number in new})
+        for number in new:
+            entry = changes.changed[number]
+            self._names[number] = entry.id
+            if entry.expires_at is not None:
+                self._expiries[number] = entry.expires_at
 
     def _forget(self) -> None:
         self._revision = -1
-        self._names = {}
+        self._names, self._expiries, self._next_expiry = {}, {}, None
         self._index = None
 
     def _differences_from(self, whole: Changes) -> list[str]:
-        expected = {n: (name, vector) for n, (name, vector) in whole.changed.items() if vector is not None}
+        expected = {n: (e.id, e.vector) for n, e in whole.changed.items() if e.vector is not None}
         found = [f"{self._names[n]} should not be there" for n in self._names.keys() - expected.keys()]
         for number, (name, vector) in expected.items():
             if self._index is None or self._names.get(number) != name:

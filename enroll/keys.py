@@ -8,14 +8,17 @@ import secrets
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from enroll import clock
+from enroll.audit import append_entry
 from enroll.database import Database
 from enroll.errors import InvalidField, KeyNotFound
 from enroll.fields import checked_id
+from enroll.vault import Keychain, Vault
 
-SCOPES = ("read", "enroll", "verify", "embed", "admin")
+# `scores` shows the scores behind decisions: with them a stranger's voice can be bent towards a template.
+SCOPES = ("read", "enroll", "verify", "scores", "embed", "admin")
 _KEY = re.compile(r"sayso_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 _MIN_INSTALLED = 16
 
@@ -40,14 +43,14 @@ class ApiKey:
 class KeyRing:
     """The keys kept in one database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database, self._vault = database, vault
 
     def create_key(
         self, tenant: str, scopes: Iterable[str], label: str, expires_at: datetime | None = None
     ) -> tuple[ApiKey, str]:
         """Make a key and return it with its text, which cannot be read again. Raises InvalidField."""
-        text = f"sayso_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+        text = _new_text()
         tenant = checked_id("tenant", tenant)
         return self._put(text, tenant, _checked_scopes(scopes), label, _checked_expiry(expires_at)), text
 
@@ -68,8 +71,7 @@ class KeyRing:
         if row is None or not hmac.compare_digest(row["digest"], digest):
             return None
         key = _key(row)
-        expired = key.expires_at is not None and key.expires_at <= clock.stamp(clock.now())
-        return None if expired or key.revoked_at is not None else key
+        return None if key.revoked_at is not None or _expired(key) else key
 
     def list_keys(self) -> list[ApiKey]:
         """Return every key, revoked and expired ones included, oldest first."""
@@ -80,14 +82,42 @@ class KeyRing:
     def revoke_key(self, key_id: str) -> ApiKey:
         """Make a key useless from now on. Raises KeyNotFound; revoking again changes nothing."""
         with self._database.write() as connection:
-            connection.execute(
+            changed = connection.execute(
                 "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL",
                 (clock.stamp(clock.now()), key_id),
             )
             row = _row(connection, key_id)
+            if changed.rowcount and row is not None:
+                append_entry(self._vault.keychain(connection), "key.revoked", row["tenant"], key=key_id)
         if row is None:
             raise KeyNotFound(key_id)
         return _key(row)
+
+    def rotate_key(self, key_id: str, overlap: timedelta) -> tuple[ApiKey, str]:
+        """Make a key's successor, with its text, and let the old one expire after `overlap`.
+
+        Both work until then. A key that expires passes its lifetime on, counted from now. Raises
+        KeyNotFound, and InvalidField for a key that is revoked or expired already.
+        """
+        now = clock.now()
+        text = _new_text()
+        with self._database.write() as connection:
+            row = _row(connection, key_id)
+            if row is None:
+                raise KeyNotFound(key_id)
+            old = _key(row)
+            if old.revoked_at is not None or _expired(old):
+                raise InvalidField("key", "it is revoked or expired; create a new one")
+            expires = None
+            ends = clock.stamp(now + overlap)
+            if old.expires_at is not None:
+                born = datetime.fromisoformat(old.created_at)
+                expires = clock.stamp(now + (datetime.fromisoformat(old.expires_at) - born))
+                ends = min(ends, old.expires_at)
+            connection.execute("UPDATE api_keys SET expires_at = ? WHERE id = ?", (ends, key_id))
+            keychain = self._vault.keychain(connection)
+            append_entry(keychain, "key.superseded", old.tenant, key=key_id, expires_at=ends)
+            return _insert(keychain, text, old.tenant, old.scopes, old.label, expires), text
 
     def has_keys(self) -> bool:
         """Tell whether a key was ever made, so that only a first start makes one by itself."""
@@ -97,26 +127,39 @@ class KeyRing:
     def _put(
         self, text: str, tenant: str, scopes: frozenset[str], label: str, expires_at: str | None
     ) -> ApiKey:
-        digest = _digest(text)
-        key_id = _id_of(text, digest)
         with self._database.write() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO api_keys (id, tenant, scopes, label, digest, created_at, expires_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    key_id,
-                    tenant,
-                    json.dumps(sorted(scopes)),
-                    label,
-                    digest,
-                    clock.stamp(clock.now()),
-                    expires_at,
-                ),
-            )
-            row = _row(connection, key_id)
-        if row is None or not hmac.compare_digest(row["digest"], digest):
-            raise InvalidField("key", "its id collides with another key's; use another text")
-        return _key(row)
+            return _insert(self._vault.keychain(connection), text, tenant, scopes, label, expires_at)
+
+
+def _insert(
+    keychain: Keychain,
+    text: str,
+    tenant: str,
+    scopes: frozenset[str],
+    label: str,
+    expires_at: str | None,
+) -> ApiKey:
+    connection, digest = keychain.connection, _digest(text)
+    key_id = _id_of(text, digest)
+    made = connection.execute(
+        "INSERT OR IGNORE INTO api_keys (id, tenant, scopes, label, digest, created_at, expires_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (key_id, tenant, json.dumps(sorted(scopes)), label, digest, clock.stamp(clock.now()), expires_at),
+    )
+    row = _row(connection, key_id)
+    if row is None or not hmac.compare_digest(row["digest"], digest):
+        raise InvalidField("key", "its id collides with another key's; use another text")
+    if made.rowcount:
+        append_entry(keychain, "key.created", tenant, key=key_id, scopes=sorted(scopes))
+    return _key(row)
+
+
+def _new_text() -> str:
+    return f"sayso_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+
+
+def _expired(key: ApiKey) -> bool:
+    return key.expires_at is not None and key.expires_at <= clock.stamp(clock.now())
 
 
 def _digest(text: str) -> bytes:

@@ -7,13 +7,16 @@ from collections.abc import Iterable
 
 from enroll import clock
 from enroll.errors import InvalidField, SpeakerNotFound
-from enroll.types import Enrollment, Speaker, Status
+from enroll.types import Consent, Enrollment, Speaker, Status
+
+LIVING = "(expires_at IS NULL OR expires_at > ?)"  # takes the present moment
 
 
 def speaker_row(connection: sqlite3.Connection, tenant: str, speaker_id: str) -> sqlite3.Row:
-    """Return a speaker's row with `group_names`. Raises SpeakerNotFound."""
+    """Return a speaker's row with `group_names`. Raises SpeakerNotFound, also for one who has expired."""
     row: sqlite3.Row | None = connection.execute(
-        "SELECT * FROM grouped_speakers WHERE tenant = ? AND id = ?", (tenant, speaker_id)
+        f"SELECT * FROM grouped_speakers WHERE tenant = ? AND id = ? AND {LIVING}",
+        (tenant, speaker_id, clock.stamp(clock.now())),
     ).fetchone()
     if row is None:
         raise SpeakerNotFound(speaker_id)
@@ -24,22 +27,34 @@ def speaker_rows(
     connection: sqlite3.Connection, tenant: str, group: str | None, after: int, limit: int
 ) -> list[sqlite3.Row]:
     """Return up to `limit` rows of a tenant (of one group, if named) in creation order, after a number."""
+    now = clock.stamp(clock.now())
     if group is None:
         return connection.execute(
-            "SELECT * FROM grouped_speakers WHERE tenant = ? AND number > ? ORDER BY number LIMIT ?",
-            (tenant, after, limit),
+            f"SELECT * FROM grouped_speakers WHERE tenant = ? AND number > ? AND {LIVING}"
+            " ORDER BY number LIMIT ?",
+            (tenant, after, now, limit),
         ).fetchall()
     return connection.execute(
         "SELECT grouped_speakers.* FROM speaker_groups JOIN grouped_speakers ON number = speaker"
-        " WHERE speaker_groups.name = ? AND tenant = ? AND speaker > ? ORDER BY speaker LIMIT ?",
-        (group, tenant, after, limit),
+        f" WHERE speaker_groups.name = ? AND tenant = ? AND speaker > ? AND {LIVING}"
+        " ORDER BY speaker LIMIT ?",
+        (group, tenant, after, now, limit),
     ).fetchall()
 
 
 def exists(connection: sqlite3.Connection, tenant: str, speaker_id: str) -> bool:
     """Tell whether the tenant has this speaker."""
-    found = connection.execute("SELECT 1 FROM speakers WHERE tenant = ? AND id = ?", (tenant, speaker_id))
+    found = connection.execute(
+        f"SELECT 1 FROM speakers WHERE tenant = ? AND id = ? AND {LIVING}",
+        (tenant, speaker_id, clock.stamp(clock.now())),
+    )
     return found.fetchone() is not None
+
+
+def keeps_recordings(connection: sqlite3.Connection, tenant: str) -> bool:
+    """Tell whether the tenant chose to keep recordings."""
+    row = connection.execute("SELECT keep_recordings FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
+    return row is not None and bool(row[0])
 
 
 def as_speaker(row: sqlite3.Row, required_speech_s: float) -> Speaker:
@@ -55,6 +70,8 @@ def as_speaker(row: sqlite3.Row, required_speech_s: float) -> Speaker:
         enrollments=row["enrollments"],
         net_speech_s=row["net_speech_s"],
         remaining_speech_s=remaining,
+        consent=Consent(**json.loads(row["consent"])) if row["consent"] else None,
+        expires_at=row["expires_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
@@ -91,7 +108,7 @@ def as_enrollment(row: sqlite3.Row, speaker_id: str) -> Enrollment:
 def next_revision(connection: sqlite3.Connection, tenant: str) -> int:
     """Count a change of the tenant's speakers; every copy made before is stale from the commit on."""
     revision: int = connection.execute(
-        "INSERT INTO tenants VALUES (?, 1, 0)"
+        "INSERT INTO tenants (tenant, revision, deleted_revision) VALUES (?, 1, 0)"
         " ON CONFLICT DO UPDATE SET revision = revision + 1 RETURNING revision",
         (tenant,),
     ).fetchone()[0]

@@ -89,4 +89,82 @@ _VERSION_1 = (
     "CREATE INDEX answers_by_age ON answers (created_at)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+# Sealing, erasure, the audit log. The vectors of a version 1 file are sealed when the vault first opens
+# it (`Vault`), since a migration has no key.
+_SEALING = (
+    "ALTER TABLE embeddings RENAME COLUMN vector TO sealed",
+    "ALTER TABLE templates RENAME COLUMN vector TO sealed",
+    "ALTER TABLE tenants ADD COLUMN keep_recordings INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE speakers ADD COLUMN consent TEXT",
+    "ALTER TABLE speakers ADD COLUMN expires_at TEXT",
+    "CREATE INDEX speakers_by_expiry ON speakers (expires_at) WHERE expires_at IS NOT NULL",
+    """CREATE TABLE store (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        id TEXT NOT NULL,                   -- random: tells a backup of this store from another's
+        master_key TEXT NOT NULL,           -- the id of the key that the keys below are wrapped with
+        audit_key BLOB NOT NULL             -- wrapped
+    ) STRICT""",
+    """CREATE TABLE tenant_keys (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        tenant TEXT NOT NULL,
+        purpose TEXT NOT NULL CHECK (purpose IN ('seal', 'pseudonym')),
+        wrapped BLOB NOT NULL,
+        created_at TEXT NOT NULL
+    ) STRICT""",
+    "CREATE INDEX tenant_keys_by_tenant ON tenant_keys (tenant, purpose)",
+    """CREATE TABLE recordings (
+        enrollment INTEGER PRIMARY KEY REFERENCES enrollments ON DELETE CASCADE,
+        sealed BLOB NOT NULL
+    ) STRICT""",
+    """CREATE TABLE opt_outs (
+        tenant TEXT NOT NULL,
+        speaker TEXT NOT NULL,              -- a pseudonym: the speaker may be gone
+        at TEXT NOT NULL,
+        PRIMARY KEY (tenant, speaker)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE erasures (
+        kind TEXT NOT NULL CHECK (kind IN ('speaker', 'enrollment', 'recording', 'tenant key')),
+        number INTEGER NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (kind, number)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE backups (
+        made_at TEXT NOT NULL,
+        path TEXT NOT NULL
+    ) STRICT""",
+    """CREATE TABLE audit (
+        number INTEGER PRIMARY KEY,
+        entry TEXT NOT NULL,
+        mac BLOB NOT NULL
+    ) STRICT""",
+    """CREATE TRIGGER audit_keeps BEFORE DELETE ON audit
+        BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+    """CREATE TRIGGER audit_stands BEFORE UPDATE ON audit
+        BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+)
+
+# Guesses at a speaker, and recordings that were used. Keys that could verify saw every score until now.
+_ATTEMPTS = (
+    """CREATE TABLE attempts (
+        speaker INTEGER PRIMARY KEY REFERENCES speakers ON DELETE CASCADE,
+        failures INTEGER NOT NULL,          -- in a row
+        attempt TEXT NOT NULL,              -- the last one's name
+        failed_at TEXT NOT NULL
+    ) STRICT""",
+    """CREATE TABLE heard (
+        speaker INTEGER NOT NULL REFERENCES speakers ON DELETE CASCADE,
+        digest BLOB NOT NULL,               -- of the decoded samples, salted by the speaker
+        call TEXT NOT NULL,
+        attempt TEXT NOT NULL,
+        enrollment INTEGER REFERENCES enrollments ON DELETE CASCADE,
+        at TEXT NOT NULL,
+        PRIMARY KEY (speaker, digest, call)
+    ) STRICT""",
+    "CREATE INDEX heard_by_age ON heard (at)",
+    "CREATE INDEX heard_by_speaker ON heard (speaker, at)",
+    "CREATE INDEX heard_by_enrollment ON heard (enrollment)",
+    """UPDATE api_keys SET scopes = json_insert(scopes, '$[#]', 'scores')
+       WHERE EXISTS (SELECT 1 FROM json_each(scopes) WHERE value = 'verify')""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _SEALING, _ATTEMPTS)

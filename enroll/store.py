@@ -1,12 +1,18 @@
 """Speakers and their enrolments in one SQLite file, by tenant; each change is one transaction."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Self, TypedDict, Unpack, get_args
 
-from enroll import clock, fields, rows, templates
+from enroll import checks, clock, erasure, fields, rows, templates
+from enroll.attempts import Attempts
+from enroll.audit import AuditLog
+from enroll.backup import Advance, Backup, backups_made, make_backup
 from enroll.database import Database
+from enroll.disk import clear_drafts
 from enroll.errors import (
     EnrollmentNotFound,
     InvalidEmbedding,
@@ -17,12 +23,18 @@ from enroll.errors import (
     SpeakerOptedOut,
 )
 from enroll.feed import TemplateFeed
-from enroll.idempotency import Answers, forget_answers
+from enroll.idempotency import Answers
 from enroll.keys import KeyRing
+from enroll.masterkey import KeyFile, KeySource
+from enroll.recordings import Recordings
+from enroll.rights import Rights
+from enroll.tenants import Tenants
 from enroll.types import Enrollment, NewEnrollment, Page, Speaker, Status, Template, Vector
-from enroll.vectors import checked_vector, from_blob
+from enroll.vault import Keychain, Vault, recording_context
+from enroll.vectors import checked_vector
 
 MAX_PAGE = 1000
+KEY_FILE = "master.key"
 
 
 class SpeakerChanges(TypedDict, total=False):
@@ -35,23 +47,39 @@ class SpeakerChanges(TypedDict, total=False):
     name: str | None
     groups: Iterable[str]
     metadata: Mapping[str, object] | None
+    consent: Mapping[str, object] | None
+    expires_at: datetime | None
     status: Status
 
 
 class Store:
     """Everything kept about speakers. Thread-safe; several processes may open the same file.
 
-    A speaker is enrolled once `required_speech_s` seconds of net speech are stored. `keys`, `answers` and
-    `feed` are the API keys, the idempotent answers and the index's view of the same file. Any call may
-    raise StoreError.
+    A speaker is enrolled once `required_speech_s` seconds of net speech are stored. `keys`, `answers`,
+    `attempts`, `audit`, `tenants`, `rights`, `recordings` and `feed` (the index's view) are of the same
+    file. What is sealed opens with the key of `key_source`, by default the file `master.key` beside the
+    database, made with a new store. Any call may raise StoreError.
     """
 
-    def __init__(self, path: Path | str, required_speech_s: float) -> None:
+    def __init__(
+        self, path: Path | str, required_speech_s: float, key_source: KeySource | None = None
+    ) -> None:
         self.required_speech_s = required_speech_s
         self._database = Database(path)
-        self.keys = KeyRing(self._database)
-        self.answers = Answers(self._database)
-        self.feed = TemplateFeed(self._database, required_speech_s)
+        clear_drafts(self._database.path.parent)
+        try:
+            self._vault = Vault(self._database, key_source or KeyFile(Path(path).with_name(KEY_FILE)))
+            self.audit = AuditLog(self._database, self._vault)
+            self.keys = KeyRing(self._database, self._vault)
+            self.answers = Answers(self._database)
+            self.attempts = Attempts(self._database)
+            self.tenants = Tenants(self._database, self._vault, self.audit)
+            self.rights = Rights(self._database, self._vault, self.audit, required_speech_s)
+            self.recordings = Recordings(self._database, self._vault, self.audit, required_speech_s)
+            self.feed = TemplateFeed(self._database, self._vault, required_speech_s)
+        except BaseException:
+            self._database.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -60,12 +88,33 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file; later calls raise StoreUnavailable."""
-        self._database.close()
+        """Write what the audit log still holds and close the file; later calls raise StoreUnavailable."""
+        try:
+            self.audit.close()
+        finally:
+            self._database.close()
 
     def check(self) -> list[str]:
         """Read the whole file and return what is damaged; empty when it is sound."""
         return self._database.check()
+
+    def check_templates(self) -> list[str]:
+        """Open every sealed value and compare each template with its enrolments; returns what is wrong."""
+        with self._database.read() as connection:
+            return checks.template_problems(self._vault.keychain(connection))
+
+    def rebuild_templates(self) -> int:
+        """Make every template again from its enrolments; returns of how many speakers. Raises SealBroken."""
+        with self._database.write() as connection:
+            return checks.rebuild_templates(self._vault.keychain(connection))
+
+    def backup(self, target: Path, advance: Advance = lambda *_: None) -> Backup:
+        """Copy the store, as it is now, to a new file. Raises BackupRefused or OSError."""
+        return make_backup(self._database, self._vault, self.audit, target, advance)
+
+    def backups(self) -> list[tuple[str, str]]:
+        """Return (when, where) of the backups made, oldest first: each holds who was there then."""
+        return backups_made(self._database)
 
     # Speakers
 
@@ -76,21 +125,36 @@ class Store:
         name: str | None = None,
         groups: Iterable[str] = (),
         metadata: Mapping[str, object] | None = None,
+        consent: Mapping[str, object] | None = None,
+        expires_at: datetime | None = None,
     ) -> Speaker:
-        """Add a speaker; without an id one is made. Raises SpeakerExists or InvalidField."""
+        """Add a speaker; without an id one is made. Raises SpeakerExists, SpeakerOptedOut or InvalidField.
+
+        `consent` has `given_at` (an aware datetime) and, if wanted, a `reference`.
+        """
         speaker_id = fields.new_id("spk") if id is None else fields.checked_id("id", id)
-        given = (fields.checked_name(name), fields.metadata_json(metadata))
+        given = (
+            fields.checked_name(name),
+            fields.metadata_json(metadata),
+            fields.consent_json(consent),
+            fields.checked_expiry(expires_at),
+        )
         group_names = fields.checked_groups(groups)
         now = clock.stamp(clock.now())
-        with self._database.write() as connection:
+        with self._write() as keychain:
+            connection = keychain.connection
             if rows.exists(connection, tenant, speaker_id):
                 raise SpeakerExists(speaker_id)
+            self._erase_expired(keychain, tenant, speaker_id)
+            if erasure.has_opted_out(keychain, tenant, speaker_id):
+                raise SpeakerOptedOut(speaker_id)
             number = connection.execute(
-                "INSERT INTO speakers (tenant, id, name, metadata, revision, created_at, updated_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING number",
+                "INSERT INTO speakers (tenant, id, name, metadata, consent, expires_at, revision, created_at,"
+                " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
                 (tenant, speaker_id, *given, rows.next_revision(connection, tenant), now, now),
             ).fetchone()[0]
             rows.set_groups(connection, number, group_names)
+            self.audit.append(keychain, "speaker.created", tenant, speaker_id)
             return self._speaker(connection, tenant, speaker_id)
 
     def speaker(self, tenant: str, speaker_id: str) -> Speaker:
@@ -120,33 +184,49 @@ class Store:
             columns["name"] = fields.checked_name(changes["name"])
         if "metadata" in changes:
             columns["metadata"] = fields.metadata_json(changes["metadata"])
+        if "consent" in changes:
+            columns["consent"] = fields.consent_json(changes["consent"])
+        if "expires_at" in changes:
+            columns["expires_at"] = fields.checked_expiry(changes["expires_at"])
         if "status" in changes:
             if changes["status"] not in get_args(Status):
                 raise InvalidField("status", f"use one of {', '.join(get_args(Status))}")
             columns["opted_out"] = changes["status"] == "opted_out"
         group_names = fields.checked_groups(changes["groups"]) if "groups" in changes else None
-        with self._database.write() as connection:
+        with self._write() as keychain:
+            connection = keychain.connection
             row = rows.speaker_row(connection, tenant, speaker_id)
             connection.execute(
-                "UPDATE speakers SET name = :name, metadata = :metadata, opted_out = :opted_out"
-                " WHERE number = :number",
+                "UPDATE speakers SET name = :name, metadata = :metadata, opted_out = :opted_out,"
+                " consent = :consent, expires_at = :expires_at WHERE number = :number",
                 {**dict(row), **columns},
             )
             if group_names is not None:
                 rows.set_groups(connection, row["number"], group_names)
             if changes:
                 rows.touch(connection, tenant, row["number"])
+                facts = {"status": changes["status"]} if "status" in changes else {}
+                self.audit.append(
+                    keychain, "speaker.updated", tenant, speaker_id, changed=sorted(changes), **facts
+                )
             return self._speaker(connection, tenant, speaker_id)
 
-    def delete_speaker(self, tenant: str, speaker_id: str) -> None:
-        """Remove a speaker with everything that names them, bytes included. Raises SpeakerNotFound."""
-        with self._database.write() as connection:
-            number = rows.speaker_row(connection, tenant, speaker_id)["number"]
-            connection.execute("DELETE FROM speakers WHERE number = ?", (number,))
-            forget_answers(connection, tenant, speaker_id)
-            revision = rows.next_revision(connection, tenant)
-            connection.execute("UPDATE tenants SET deleted_revision = ? WHERE tenant = ?", (revision, tenant))
+    def delete_speaker(self, tenant: str, speaker_id: str) -> list[tuple[str, str]]:
+        """Remove a speaker with everything that names them, bytes included. Raises SpeakerNotFound.
+
+        The id of one who had opted out stays blocked. Returns (when, where) of the backups made while the
+        speaker was there: they still hold them, sealed, unless somebody has removed the file.
+        """
+        with self._write() as keychain:
+            row = rows.speaker_row(keychain.connection, tenant, speaker_id)
+            erasure.erase_speaker(keychain, row)
+            self.audit.append(keychain, "speaker.deleted", tenant, speaker_id)
         self._database.purge()
+        return [backup for backup in self.backups() if backup[0] >= row["created_at"]]
+
+    def purge(self) -> None:
+        """Clear what a long reader, in whichever process, kept in the write-ahead log so far."""
+        self._database.purge_pending()
 
     # Enrolments
 
@@ -163,15 +243,17 @@ class Store:
         if not new.embeddings:
             raise InvalidEmbedding("An enrolment needs an embedding of at least one model.")
         vectors = {model: checked_vector(vector) for model, vector in new.embeddings.items()}
-        with self._database.write() as connection:
+        with self._write() as keychain:
+            connection = keychain.connection
             speaker = rows.speaker_row(connection, tenant, speaker_id)
             stored = rows.enrollment_row(connection, speaker["number"], wanted)
             if stored is None:
                 if speaker["opted_out"]:
                     raise SpeakerOptedOut(speaker_id)
-                stored = _insert_enrollment(connection, speaker["number"], wanted, new, vectors)
-                templates.recompute(connection, speaker["number"])
+                stored = _insert_enrollment(keychain, speaker, wanted, new, vectors)
+                templates.recompute(keychain, tenant, speaker["number"])
                 rows.touch(connection, tenant, speaker["number"])
+                self.audit.append(keychain, "enrollment.added", tenant, speaker_id)
             enrollment = rows.as_enrollment(stored, speaker_id)
             return self._speaker(connection, tenant, speaker_id), enrollment
 
@@ -184,20 +266,35 @@ class Store:
             )
             return tuple(rows.as_enrollment(row, speaker_id) for row in found)
 
+    def enrolled_vectors(self, tenant: str, speaker_id: str) -> dict[str, dict[str, Vector]]:
+        """Return each enrolment's vectors by model sha256, to take elsewhere. Raises SpeakerNotFound."""
+        found: dict[str, dict[str, Vector]] = {}
+        with self._database.read() as connection:
+            number = rows.speaker_row(connection, tenant, speaker_id)["number"]
+            keychain = self._vault.keychain(connection)
+            stored = connection.execute(
+                "SELECT id, number, model_sha256, sealed FROM enrollments JOIN embeddings"
+                " ON enrollment = number WHERE speaker = ?",
+                (number,),
+            )
+            for row in stored:
+                vector = templates.read_embedding(keychain, row["number"], row["model_sha256"], row["sealed"])
+                found.setdefault(row["id"], {})[row["model_sha256"]] = vector
+        return found
+
     def delete_enrollment(self, tenant: str, speaker_id: str, enrollment_id: str) -> Speaker:
         """Remove one recording's vectors, bytes included, and make the templates without it.
 
         Raises SpeakerNotFound or EnrollmentNotFound.
         """
-        with self._database.write() as connection:
+        with self._write() as keychain:
+            connection = keychain.connection
             number = rows.speaker_row(connection, tenant, speaker_id)["number"]
             row = rows.enrollment_row(connection, number, enrollment_id)
             if row is None:
                 raise EnrollmentNotFound(speaker_id, enrollment_id)
-            connection.execute("DELETE FROM enrollments WHERE number = ?", (row["number"],))
-            forget_answers(connection, tenant, enrollment_id)
-            templates.recompute(connection, number)
-            rows.touch(connection, tenant, number)
+            erasure.erase_enrollment(keychain, tenant, number, row)
+            self.audit.append(keychain, "enrollment.deleted", tenant, speaker_id)
             speaker = self._speaker(connection, tenant, speaker_id)
         self._database.purge()
         return speaker
@@ -214,41 +311,61 @@ class Store:
                 "SELECT * FROM templates WHERE speaker = ? AND model_sha256 = ?",
                 (row["number"], model_sha256),
             ).fetchone()
+            vector = None
+            if stored is not None:
+                keychain = self._vault.keychain(connection)
+                vector = templates.read_template(keychain, row["number"], model_sha256, stored["sealed"])
         speaker = rows.as_speaker(row, self.required_speech_s)
         if speaker.status == "opted_out":
             raise SpeakerOptedOut(speaker_id)
         if speaker.status == "enrolling":
             raise SpeakerNotEnrolled(speaker_id, speaker.remaining_speech_s)
-        if stored is None or stored["net_speech_s"] < self.required_speech_s:
+        if vector is None or stored["net_speech_s"] < self.required_speech_s:
             raise ModelMismatch(speaker_id, model_sha256)
-        vector = from_blob(stored["vector"])
         return Template(vector, stored["enrollments"], stored["net_speech_s"], model_sha256)
 
     def _speaker(self, connection: sqlite3.Connection, tenant: str, speaker_id: str) -> Speaker:
         return rows.as_speaker(rows.speaker_row(connection, tenant, speaker_id), self.required_speech_s)
 
+    @contextmanager
+    def _write(self) -> Iterator[Keychain]:
+        """Give one transaction's keys, and by them its connection."""
+        with self._database.write() as connection:
+            yield self._vault.keychain(connection)
+
+    def _erase_expired(self, keychain: Keychain, tenant: str, speaker_id: str) -> None:
+        """Make room for a speaker whose predecessor by id has expired and waits for its erasure."""
+        for row in erasure.expired_rows(keychain.connection):
+            if (row["tenant"], row["id"]) == (tenant, speaker_id):
+                erasure.erase_speaker(keychain, row)
+                self.audit.append(keychain, "speaker.expired", tenant, speaker_id)
+
 
 def _insert_enrollment(
-    connection: sqlite3.Connection,
-    speaker: int,
+    keychain: Keychain,
+    speaker: sqlite3.Row,
     enrollment_id: str,
     new: NewEnrollment,
     vectors: Mapping[str, Vector],
 ) -> sqlite3.Row:
+    connection, number = keychain.connection, speaker["number"]
     row: sqlite3.Row = connection.execute(
         "INSERT INTO enrollments"
         " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         (
-            speaker,
+            number,
             enrollment_id,
             new.net_speech_s,
             new.duration_s,
             new.snr_db,
             new.clipping,
-            templates.cohesion(connection, speaker, vectors),
+            templates.cohesion(keychain, number, vectors),
             clock.stamp(clock.now()),
         ),
     ).fetchone()
-    templates.store_embeddings(connection, row["number"], vectors)
+    templates.store_embeddings(keychain, speaker["tenant"], row["number"], vectors)
+    if new.recording is not None and rows.keeps_recordings(connection, speaker["tenant"]):
+        sealed = keychain.seal(speaker["tenant"], recording_context(row["number"]), new.recording)
+        connection.execute("INSERT INTO recordings VALUES (?, ?)", (row["number"], sealed))
     return row

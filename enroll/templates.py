@@ -1,19 +1,20 @@
 """Templates inside a transaction: the rows a speaker's enrolments leave, and the mean made of them."""
 
 import math
-import sqlite3
 from collections.abc import Mapping
 
 from enroll.decision import score
 from enroll.errors import InvalidEmbedding
 from enroll.types import Vector
+from enroll.vault import Keychain, embedding_context, template_context
 from enroll.vectors import from_blob, mean_direction, to_blob
 
 
 def store_embeddings(
-    connection: sqlite3.Connection, enrollment: int, embeddings: Mapping[str, Vector]
+    keychain: Keychain, tenant: str, enrollment: int, embeddings: Mapping[str, Vector]
 ) -> None:
-    """Write one enrolment's vectors. Raises InvalidEmbedding when a model changed its dimension."""
+    """Write one enrolment's vectors, sealed. Raises InvalidEmbedding when a model changed its dimension."""
+    connection = keychain.connection
     for model_sha256, vector in embeddings.items():
         connection.execute("INSERT OR IGNORE INTO models VALUES (?, ?)", (model_sha256, vector.size))
         dim = connection.execute("SELECT dim FROM models WHERE sha256 = ?", (model_sha256,)).fetchone()[0]
@@ -21,27 +22,27 @@ def store_embeddings(
             raise InvalidEmbedding(
                 f"Model {model_sha256[:12]} gives {dim} dimensions; this embedding has {vector.size}."
             )
-        connection.execute(
-            "INSERT INTO embeddings VALUES (?, ?, ?)", (enrollment, model_sha256, to_blob(vector))
-        )
+        sealed = keychain.seal(tenant, embedding_context(enrollment, model_sha256), to_blob(vector))
+        connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (enrollment, model_sha256, sealed))
 
 
-def cohesion(connection: sqlite3.Connection, speaker: int, embeddings: Mapping[str, Vector]) -> float | None:
+def cohesion(keychain: Keychain, speaker: int, embeddings: Mapping[str, Vector]) -> float | None:
     """Return the cosine of a new vector with the mean of those enrolled, under the first model named.
 
     None when nothing is enrolled under that model yet. Raises InvalidEmbedding when the dimensions differ.
     """
     model_sha256, vector = next(iter(embeddings.items()))
-    earlier = mean_direction(_vectors(connection, speaker, model_sha256))
+    earlier = mean_template(keychain, speaker, model_sha256)
     return None if earlier is None else score(vector, earlier)
 
 
-def recompute(connection: sqlite3.Connection, speaker: int) -> None:
+def recompute(keychain: Keychain, tenant: str, speaker: int) -> None:
     """Make the speaker's sums and templates again from the enrolments that are there now.
 
     Always from all of them, never by adding to an old mean: a deleted recording leaves no trace, and
     the order of the operations cannot matter.
     """
+    connection = keychain.connection
     rows = connection.execute("SELECT net_speech_s FROM enrollments WHERE speaker = ?", (speaker,)).fetchall()
     connection.execute(
         "UPDATE speakers SET enrollments = ?, net_speech_s = ? WHERE number = ?",
@@ -54,29 +55,45 @@ def recompute(connection: sqlite3.Connection, speaker: int) -> None:
         (speaker,),
     ).fetchall()
     for model in models:
-        _recompute_model(connection, speaker, model["model_sha256"])
+        _recompute_model(keychain, tenant, speaker, model["model_sha256"])
 
 
-def _recompute_model(connection: sqlite3.Connection, speaker: int, model_sha256: str) -> None:
-    vector = mean_direction(_vectors(connection, speaker, model_sha256))
+def _recompute_model(keychain: Keychain, tenant: str, speaker: int, model_sha256: str) -> None:
+    vector = mean_template(keychain, speaker, model_sha256)
     if vector is None:  # recordings that cancel out make no template
         return
-    rows = connection.execute(
+    rows = keychain.connection.execute(
         "SELECT net_speech_s FROM enrollments JOIN embeddings ON enrollment = number"
         " WHERE speaker = ? AND model_sha256 = ?",
         (speaker, model_sha256),
     )
     speech = [row["net_speech_s"] for row in rows]
-    connection.execute(
+    sealed = keychain.seal(tenant, template_context(speaker, model_sha256), to_blob(vector))
+    keychain.connection.execute(
         "INSERT INTO templates VALUES (?, ?, ?, ?, ?)",
-        (speaker, model_sha256, to_blob(vector), len(speech), math.fsum(speech)),
+        (speaker, model_sha256, sealed, len(speech), math.fsum(speech)),
     )
 
 
-def _vectors(connection: sqlite3.Connection, speaker: int, model_sha256: str) -> list[Vector]:
-    rows = connection.execute(
-        "SELECT vector FROM enrollments JOIN embeddings ON enrollment = number"
+def read_template(keychain: Keychain, speaker: int, model_sha256: str, sealed: bytes) -> Vector:
+    """Open a template as it is stored. Raises SealBroken."""
+    return from_blob(keychain.open(template_context(speaker, model_sha256), sealed))
+
+
+def read_embedding(keychain: Keychain, enrollment: int, model_sha256: str, sealed: bytes) -> Vector:
+    """Open an enrolment's vector as it is stored. Raises SealBroken."""
+    return from_blob(keychain.open(embedding_context(enrollment, model_sha256), sealed))
+
+
+def mean_template(keychain: Keychain, speaker: int, model_sha256: str) -> Vector | None:
+    """Return what the template should be: the mean direction of the speaker's vectors. Raises SealBroken."""
+    return mean_direction(_vectors(keychain, speaker, model_sha256))
+
+
+def _vectors(keychain: Keychain, speaker: int, model_sha256: str) -> list[Vector]:
+    rows = keychain.connection.execute(
+        "SELECT number, sealed FROM enrollments JOIN embeddings ON enrollment = number"
         " WHERE speaker = ? AND model_sha256 = ? ORDER BY number",
         (speaker, model_sha256),
     )
-    return [from_blob(row["vector"]) for row in rows]
+    return [read_embedding(keychain, row["number"], model_sha256, row["sealed"]) for row in rows]

@@ -1,7 +1,7 @@
 """The nouns of this room, as frozen dataclasses. Timestamps are ISO-8601 in UTC, ending in Z."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -13,8 +13,19 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
+class Consent:
+    """When a person agreed to be enrolled, and where that is on record (a form, a call, a ticket)."""
+
+    given_at: str
+    reference: str | None
+
+
+@dataclass(frozen=True)
 class Speaker:
-    """A person of one tenant; `groups` are sorted, `remaining_speech_s` is 0.0 once enrolled."""
+    """A person of one tenant; `groups` are sorted, `remaining_speech_s` is 0.0 once enrolled.
+
+    From `expires_at` on there is no such speaker.
+    """
 
     id: str
     name: str | None
@@ -24,6 +35,8 @@ class Speaker:
     enrollments: int
     net_speech_s: float
     remaining_speech_s: float
+    consent: Consent | None
+    expires_at: str | None
     created_at: str
     updated_at: str
 
@@ -48,13 +61,17 @@ class Enrollment:
 
 @dataclass(frozen=True)
 class NewEnrollment:
-    """What a recording brings: its speech report and one unit vector `[dim]` per model (by sha256)."""
+    """What a recording brings: its speech report and one unit vector `[dim]` per model (by sha256).
+
+    The recording itself, as bytes, is kept only for a tenant who chose that.
+    """
 
     net_speech_s: float
     duration_s: float
     snr_db: float | None
     clipping: float
     embeddings: Mapping[str, Vector]
+    recording: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

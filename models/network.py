@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,6 +51,16 @@ class SpeakerNetwork(nn.Module):
     @property
     def embedding_dim(self) -> int:
         return int(self.config.options["embedding_dim"])
+
+    def folded(self) -> SpeakerNetwork:
+        """The network that computes the same in evaluation, without what only training needs."""
+        if not isinstance(self.trunk, ResNetSE34L) or not self.trunk.options.embedding_norm:
+            return self
+        options = {name: value for name, value in self.config.options.items() if name != "embedding_norm"}
+        plain = SpeakerNetwork(replace(self.config, options=options))
+        plain.front_end = self.front_end
+        plain.trunk = self.trunk.folded()
+        return plain.train(self.training)
 
     def forward(self, waveform: Tensor) -> Tensor:
         return F.normalize(self.trunk(self.front_end(waveform)), dim=1)

@@ -6,7 +6,7 @@ Parameter names follow the published code, so that its checkpoints map one to on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,11 @@ from models.pooling import AttentivePooling
 
 @dataclass(frozen=True)
 class ResNetSE34LOptions:
-    """Sizes of the network; the defaults are the published ones with `pooling` SAP or ASP."""
+    """Sizes of the network; the defaults are the published ones with `pooling` SAP or ASP.
+
+    `embedding_norm` puts a BatchNorm on the pooled statistics and another on the embedding while
+    training; `folded` takes them away again.
+    """
 
     pooling: str = "SAP"
     embedding_dim: int = 512
@@ -24,6 +28,7 @@ class ResNetSE34LOptions:
     filters: tuple[int, ...] = (16, 32, 64, 128)
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     reduction: int = 8
+    embedding_norm: bool = False
 
 
 class SELayer(nn.Module):
@@ -96,7 +101,10 @@ class ResNetSE34L(nn.Module):
                 inputs = outputs
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
         self.pooling = AttentivePooling(options.pooling, last)
-        self.fc = nn.Linear(self.pooling.out_channels, options.embedding_dim)
+        pooled = self.pooling.out_channels
+        self.pooled_norm = nn.BatchNorm1d(pooled) if options.embedding_norm else nn.Identity()
+        self.fc = nn.Linear(pooled, options.embedding_dim)
+        self.fc_norm = nn.BatchNorm1d(options.embedding_dim) if options.embedding_norm else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -110,5 +118,28 @@ class ResNetSE34L(nn.Module):
         x = torch.relu(self.bn1(self.conv1(features.unsqueeze(1))))
         for level in self.levels:
             x = level(x)
-        embedding: Tensor = self.fc(self.pooling(x.mean(dim=2)))
+        embedding: Tensor = self.fc_norm(self.fc(self.pooled_norm(self.pooling(x.mean(dim=2)))))
         return embedding
+
+    @torch.no_grad()
+    def folded(self) -> ResNetSE34L:
+        """The published network that computes the same in evaluation: both norms become part of `fc`."""
+        plain = ResNetSE34L(replace(self.options, embedding_norm=False))
+        plain.load_state_dict(self.state_dict(), strict=False)  # all but the norms
+        weight, bias = self.fc.weight, self.fc.bias
+        if isinstance(self.pooled_norm, nn.BatchNorm1d):
+            scale, shift = _affine(self.pooled_norm)
+            weight, bias = weight * scale, bias + weight @ shift
+        if isinstance(self.fc_norm, nn.BatchNorm1d):
+            scale, shift = _affine(self.fc_norm)
+            weight, bias = weight * scale[:, None], bias * scale + shift
+        plain.fc.weight.copy_(weight)
+        plain.fc.bias.copy_(bias)
+        return plain.train(self.training)
+
+
+def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """`scale` and `shift` of what a BatchNorm does in evaluation."""
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight / torch.sqrt(variance + norm.eps)
+    return scale, norm.bias - mean * scale

@@ -62,7 +62,12 @@ class Batcher:
         return self._queue.qsize()
 
     def submit(self, windows: Samples) -> Future[Batched]:
-        """Queue one item's windows `[n, samples]`; raises `Overloaded` when the queue is full."""
+        """Queue one item's windows `[n, samples]`, at least one.
+
+        Raises `Overloaded` when the queue is full, `ShuttingDown` once closed.
+        """
+        if not len(windows):
+            raise ValueError("an item needs a window")
         item = _Item(windows, Future())
         with self._closing:
             if self._closed:
@@ -87,8 +92,8 @@ class Batcher:
         open_ = True
         while open_:
             items, open_ = self._take()
-            if items:
-                self._process(items)
+            for alike in _by_length(items):
+                self._process(alike)
 
     def _take(self) -> tuple[list[_Item], bool]:
         """Wait for one item, add what else has queued up; False once told to stop."""
@@ -108,7 +113,7 @@ class Batcher:
         return items, False
 
     def _process(self, items: list[_Item]) -> None:
-        """One batch; when it fails, each item alone, so that only the bad one does."""
+        """One batch of equal windows; when it fails, each item alone, so that only the bad one does."""
         started = time.perf_counter()
         try:
             vectors = self._embed(np.concatenate([item.windows for item in items]))
@@ -139,6 +144,16 @@ class Batcher:
             self._observe(len(batch))
             parts.append(self._run(batch))
         vectors = np.concatenate(parts)
+        if len(vectors) != len(windows):
+            raise EmbeddingFailed(f"the model gave {len(vectors)} vectors for {len(windows)} windows")
         if not np.isfinite(vectors).all():
             raise EmbeddingFailed("the model gave a vector that is not finite for this recording")
         return vectors
+
+
+def _by_length(items: list[_Item]) -> list[list[_Item]]:
+    """Items whose windows are of one length, in the order of each length's first."""
+    groups: dict[int, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(item.windows.shape[1], []).append(item)
+    return list(groups.values())

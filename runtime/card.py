@@ -18,6 +18,7 @@ from runtime.errors import ModelError
 
 CARD_KEY = "sayso.card"
 SCHEMA = 1
+LONGEST_WINDOW = 60 * 16_000  # samples: a card's claim must not size an allocation
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,12 @@ def read_card(model: bytes, name: str) -> ModelCard:
         schema = json.loads(text).get("schema")
         if schema != SCHEMA:
             raise ModelError(f"{name} has a card of schema {schema}; this version reads {SCHEMA}")
-        return _adapter.validate_json(text)
+        card = _adapter.validate_json(text)
+        if not 0 < card.window_samples <= LONGEST_WINDOW:
+            raise ValueError(
+                f"a window of {card.window_samples} samples; 1 to {LONGEST_WINDOW} can be served"
+            )
+        return card
     except (ValidationError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{name} has a damaged card: {error}") from error
 

@@ -13,7 +13,7 @@ from runtime import windows
 from runtime.audio import Samples
 from runtime.batcher import Batcher
 from runtime.card import ModelCard, read_card
-from runtime.errors import EmbeddingFailed, ModelError
+from runtime.errors import EmbeddingFailed, ModelError, TookTooLong
 from runtime.model_file import network_sha256
 from runtime.session import EmbeddingSession, Provider
 
@@ -61,17 +61,23 @@ class Embedder:
     def queue_depth(self) -> int:
         return self._batcher.depth
 
-    def embed(self, speech: Samples) -> Embedding:
+    def embed(self, speech: Samples, timeout_s: float | None = None) -> Embedding:
         """Embed non-empty mono speech at 16 kHz: windows, their unit vectors averaged, normalised.
 
-        Raises `Overloaded` when the queue is full and `EmbeddingFailed` when the model fails on it.
+        Raises `Overloaded` when the queue is full, `TookTooLong` after `timeout_s`, and
+        `EmbeddingFailed` when the model fails on it.
         """
         cut = windows.cut(speech, self.card.window_samples)
-        batched = self._batcher.submit(cut).result()
+        waiting = self._batcher.submit(cut)
+        try:
+            batched = waiting.result(timeout_s)
+        except TimeoutError:
+            waiting.cancel()  # what was not begun is dropped
+            raise TookTooLong("the recording waited too long to be embedded: try again shortly") from None
         mean = batched.vectors.mean(axis=0)
         length = float(np.linalg.norm(mean))
-        if length == 0.0:
-            raise EmbeddingFailed("the model gave an empty vector for this recording")
+        if not np.isfinite(length) or length == 0.0:
+            raise EmbeddingFailed("the model gave no direction for this recording")
         return Embedding(mean / np.float32(length), len(cut), batched.queue_s, batched.run_s)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ RuntimeFault
 |   |-- TooManyChannels
 |   |-- UnsupportedSampleRate
 |   |-- AudioTooLong
+|   |-- AudioOverCompressed
 |   `-- QualityError      decodable, but not good enough to decide on
 |       |-- TooLittleSpeech
 |       |-- TooNoisy
@@ -16,7 +17,8 @@ RuntimeFault
 |-- ModelError            the model file
 |   `-- ProviderError     the hardware it was asked to run on
 |-- Overloaded            the queue is full
-|   `-- ShuttingDown
+|   |-- ShuttingDown
+|   `-- TookTooLong
 `-- EmbeddingFailed       the model gave no usable vector
 """
 
@@ -65,6 +67,10 @@ class AudioTooLong(InputError):
     code = "audio_too_long"
 
 
+class AudioOverCompressed(InputError):
+    code = "audio_over_compressed"
+
+
 class QualityError(InputError):
     """Decodable, but not good enough; carries what was heard and what is needed, in seconds."""
 
@@ -106,6 +112,12 @@ class Overloaded(RuntimeFault):
 
 class ShuttingDown(Overloaded):
     code = "shutting_down"
+
+
+class TookTooLong(Overloaded):
+    """The request's time is over; whoever waited is gone or should go."""
+
+    code = "took_too_long"
 
 
 class EmbeddingFailed(RuntimeFault):

@@ -11,6 +11,19 @@ import hashlib
 from collections.abc import Iterator
 
 _METADATA_PROPS = 14
+# Where messages of onnx.proto3 hold others that may hold tensors or operators, by field number.
+_TENSOR, _NODE = "tensor", "node"
+_HOLDS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: _NODE, 5: _TENSOR, 15: "sparse"},
+    "function": {7: _NODE, 11: "attribute"},
+    _NODE: {5: "attribute"},
+    "attribute": {5: _TENSOR, 6: "graph", 10: _TENSOR, 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: _TENSOR, 2: _TENSOR},
+}
+_EXTERNAL_DATA, _DATA_LOCATION, _NODE_DOMAIN = 13, 14, 7
+_DOMAINS = ("", "ai.onnx", "com.microsoft")  # what ONNX Runtime itself implements
+_DEEPEST = 16
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
@@ -21,6 +34,31 @@ def network_sha256(model: bytes) -> str:
         if number != _METADATA_PROPS:
             digest.update(model[start:end])
     return digest.hexdigest()
+
+
+def check_self_contained(model: bytes) -> None:
+    """Raise `ValueError` for a model that names other files or operators from outside ONNX Runtime.
+
+    External tensors are read from any path that the file names; nothing of ours needs either.
+    """
+    _check_message(model, "model", 0, len(model), 0)
+
+
+def _check_message(model: bytes, kind: str, start: int, stop: int, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise ValueError("its graphs are nested too deeply")
+    for number, _, payload, end in _fields(model, start, stop):
+        if kind == _TENSOR and number in (_EXTERNAL_DATA, _DATA_LOCATION):
+            if number == _DATA_LOCATION and not any(model[payload:end]):
+                continue  # spelt out: in this file
+            raise ValueError("it keeps weights in another file: export it into one")
+        if kind == _NODE and number == _NODE_DOMAIN:
+            domain = model[payload:end].decode()
+            if domain not in _DOMAINS:
+                raise ValueError(f"it needs operators of {domain[:100]!r}, which ONNX Runtime does not have")
+        held = _HOLDS.get(kind, {}).get(number)
+        if held is not None:
+            _check_message(model, held, payload, end, depth + 1)
 
 
 def metadata(model: bytes) -> dict[str, str]:

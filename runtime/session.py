@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from runtime.audio import Samples
 from runtime.errors import ModelError, ProviderError
+from runtime.model_file import check_self_contained
 
 Provider = Literal["auto", "cpu", "cuda"]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -58,7 +59,11 @@ class EmbeddingSession:
 
 
 def open_session(model: bytes, name: str, provider: Provider, threads: int) -> ort.InferenceSession:
-    """Any network, on the provider asked for. Raises `ModelError` or `ProviderError`."""
+    """Any network that is one file, on the provider asked for. Raises `ModelError` or `ProviderError`."""
+    try:
+        check_self_contained(model)
+    except ValueError as error:
+        raise ModelError(f"{name} cannot be loaded: {error}") from error
 
     def opened(providers: list[object], severity: int = _ERRORS_ONLY) -> ort.InferenceSession:
         try:

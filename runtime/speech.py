@@ -81,6 +81,18 @@ class QualityLimits:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class DetectorState:
+    """Where the detector stands between two stretches: last samples `[64]`, LSTM state `[1, 1, 128]` each."""
+
+    tail: Samples
+    h: NDArray[np.float32]
+    c: NDArray[np.float32]
+
+
+_AT_START = DetectorState(*(np.zeros(shape, np.float32) for shape in (_CONTEXT, (1, 1, 128), (1, 1, 128))))
+
+
 class SpeechDetector:
     """Finds speech; safe to share between threads."""
 
@@ -94,7 +106,7 @@ class SpeechDetector:
         """
         samples = recording.samples
         frames = _frames(samples)
-        spoken = _spoken(self._probabilities(samples))
+        spoken = _spoken(self.probabilities(frames)[0])
         counted = np.repeat(_widened(spoken, **_COUNTED), FRAME)[: len(samples)]
         embedded = np.repeat(_widened(spoken, **_EMBEDDED), FRAME)[: len(samples)]
         snr = _snr_db(np.mean(frames * frames, axis=1), counted[::FRAME])
@@ -113,14 +125,21 @@ class SpeechDetector:
         )
         return report, samples[embedded]
 
-    def _probabilities(self, samples: Samples) -> NDArray[np.float32]:
-        frames = _frames(samples)
-        context = np.zeros((len(frames), _CONTEXT), np.float32)
-        context[1:] = frames[:-1, -_CONTEXT:]
-        state = np.zeros((1, 1, 128), np.float32)
-        feed = {"input": np.concatenate([context, frames], axis=1), "h": state, "c": state}
-        probabilities: NDArray[np.float32] = self._session.run(["speech_probs"], feed)[0]
-        return probabilities
+    def probabilities(
+        self, frames: Samples, after: DetectorState = _AT_START
+    ) -> tuple[NDArray[np.float32], DetectorState]:
+        """Speech probabilities `[n]` of `n > 0` frames `[n, 512]` that follow those of `after`."""
+        context = np.empty((len(frames), _CONTEXT), np.float32)
+        context[0], context[1:] = after.tail, frames[:-1, -_CONTEXT:]
+        feed = {"input": np.concatenate([context, frames], axis=1), "h": after.h, "c": after.c}
+        found, h, c = self._session.run(["speech_probs", "hn", "cn"], feed)
+        return found, DetectorState(frames[-1, -_CONTEXT:].copy(), h, c)
+
+
+def net_speech(probabilities: NDArray[np.float32]) -> tuple[float, bool]:
+    """Seconds of net speech in the frames so far, as `detect` counts it; whether the last ones are speech."""
+    spoken = _spoken(probabilities)
+    return int(_widened(spoken, **_COUNTED).sum()) * FRAME / SAMPLE_RATE, bool(spoken[-_MIN_SPEECH:].any())
 
 
 def _frames(samples: Samples) -> Samples:

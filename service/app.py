@@ -9,12 +9,15 @@ from typing import Any
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
-from service import errors
+from service import azure, console, errors, side_by_side, streaming
 from service.engine import Engine
+from service.limits import BodyBudget
 from service.middleware import RequestContext
 from service.routes import decisions, speakers, system
 from service.schemas import Problem
+from service.upkeep import Upkeep
 from service.work import Admission
 
 SHORT_CALLS = 8
@@ -25,6 +28,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         400: "The body cannot be read or decoded",
         401: "No valid API key",
         403: "The key lacks the scope",
+        408: "The body took too long to arrive",
         404: "No such speaker, enrolment or model",
         409: "The state does not allow it",
         413: "Too large or too long",
@@ -48,6 +52,11 @@ class _App(FastAPI):
         return super().openapi()
 
 
+def _operation_id(route: APIRoute) -> str:
+    """A name for generated clients: `speakers_create`, `decisions_verify`."""
+    return "_".join([*map(str, route.tags), route.name]).rstrip("_")
+
+
 def create_app(engine: Engine) -> FastAPI:
     """Build the app around a running engine, which it closes when it stops."""
 
@@ -55,7 +64,10 @@ def create_app(engine: Engine) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # One thread for each admitted recording, and some for the short calls beside them.
         current_default_thread_limiter().total_tokens = engine.settings.max_concurrency + SHORT_CALLS
+        upkeep = Upkeep(engine)
+        upkeep.start()
         yield
+        upkeep.stop()
         engine.close()
 
     app = _App(
@@ -64,15 +76,25 @@ def create_app(engine: Engine) -> FastAPI:
         summary="Self-hosted speaker verification",
         description="Enrol speakers with recordings, then ask: is this Alice, or who is this?",
         lifespan=lifespan,
+        generate_unique_id_function=_operation_id,
+        docs_url=None,  # the console's, which needs no network
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat a query that may be no UTF-8
     )
     app.state.engine = engine
     app.state.admission = Admission(engine.settings.max_concurrency)
+    app.state.streams = Admission(engine.settings.max_streams, "streams are open")
     app.state.idempotent_in_flight = set()
     engine.metrics.in_flight.set_function(lambda: app.state.admission.taken)
     errors.install(app)
-    for router in (speakers.router, decisions.router, decisions.vectors):
+    for router in (speakers.router, decisions.router, decisions.vectors, side_by_side.router):
         app.include_router(router, responses=_ERRORS)
     app.include_router(system.keyed, responses=_ERRORS)
     app.include_router(system.router)
-    app.add_middleware(RequestContext, metrics=engine.metrics, max_body_bytes=engine.settings.max_body_bytes)
+    app.include_router(streaming.router)
+    app.include_router(azure.router)
+    app.include_router(console.router)
+    held = app.state.held = BodyBudget(engine.settings.max_held_bytes)
+    engine.metrics.held_bytes.set_function(lambda: held.held)
+    app.add_middleware(RequestContext, metrics=engine.metrics, settings=engine.settings, held=held)
     return app

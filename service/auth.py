@@ -8,37 +8,64 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from enroll.audit import actor
 from enroll.keys import ApiKey
+from service.engine import Engine
 from service.errors import ServiceError
 from service.work import engine_of
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, from `sayso keys create`.")
-_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+def authorized(engine: Engine, text: str | None, scope: str | None = None) -> ApiKey:
+    """The key of this text, which holds the scope; raises a 401, 403 or 429 otherwise."""
+    if not text:
+        raise ServiceError(401, "key_missing", "send an API key as `Authorization: Bearer <key>`", CHALLENGE)
+    key = engine.store.keys.authenticate(text)
+    if key is None:
+        raise ServiceError(401, "key_invalid", "this API key is unknown, expired or revoked", CHALLENGE)
+    engine.rates.take(key.id)
+    return _holding(key, scope)
+
+
+def bearer(request: Request) -> ApiKey:
+    """The request's key, whatever its scopes, looked up and counted once; raises a 401 or 429."""
+    known: ApiKey | None = getattr(request.state, "api_key", None)
+    if known is None:
+        known = authorized(engine_of(request), token_of(request))
+        request.state.api_key, request.state.key_id = known, known.id
+    return known
+
+
+def token_of(request: Request) -> str | None:
+    """What the Authorization header carries as a bearer token."""
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else None
 
 
 def require(scope: str) -> Callable[..., Awaitable[ApiKey]]:
-    """A dependency that gives the caller's key, or answers 401 or 403."""
+    """A dependency that gives the caller's key, or answers 401, 403 or 429."""
 
     async def caller(
         request: Request,
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],  # for the OpenAPI document
     ) -> ApiKey:
-        if credentials is None:
-            raise ServiceError(
-                401, "key_missing", "send an API key as `Authorization: Bearer <key>`", _CHALLENGE
-            )
-        key = engine_of(request).store.keys.authenticate(credentials.credentials)
-        if key is None:
-            raise ServiceError(401, "key_invalid", "this API key is unknown, expired or revoked", _CHALLENGE)
-        request.state.key_id = key.id
-        if not key.allows(scope):
-            raise ServiceError(403, "scope_missing", f"this API key lacks the scope `{scope}`")
-        return key
+        key = bearer(request)
+        actor.set(f"key:{key.id}")
+        return _holding(key, scope)
 
     return caller
+
+
+def _holding(key: ApiKey, scope: str | None) -> ApiKey:
+    if scope is not None and not key.allows(scope):
+        raise ServiceError(403, "scope_missing", f"this API key lacks the scope `{scope}`")
+    return key
 
 
 Reader = Annotated[ApiKey, Depends(require("read"))]
 Enroller = Annotated[ApiKey, Depends(require("enroll"))]
 Verifier = Annotated[ApiKey, Depends(require("verify"))]
+Administrator = Annotated[ApiKey, Depends(require("admin"))]
 Embedder = Annotated[ApiKey, Depends(require("embed"))]

@@ -5,6 +5,7 @@ HTTP and the command line both call this, so the same recordings score the same 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -17,13 +18,17 @@ from numpy.typing import NDArray
 from enroll.decision import decide_identify, decide_verify, score
 from enroll.errors import SpeakerOptedOut
 from enroll.index import SpeakerIndex
+from enroll.keys import ApiKey
 from enroll.store import Store
 from enroll.types import NewEnrollment
-from runtime.audio import Recording, Samples, decode
+from runtime.audio import Recording, Samples, decode, encode
 from runtime.embedder import Embedding
+from runtime.errors import TookTooLong
 from runtime.speech import QualityLimits, SpeechDetector, SpeechReport
 from runtime.synthesis import synthetic_voice
 from service.errors import ServiceError
+from service.guard import Guard
+from service.limits import RateLimits
 from service.metrics import Metrics
 from service.schemas import (
     AudioOut,
@@ -40,6 +45,7 @@ from service.schemas import (
 from service.served import ServedModel, load_models
 from service.settings import Settings
 
+Audio = bytes | Recording  # a file's bytes, or what a stream has decoded already
 _DOUBTFUL = ("noisy", "clipped")
 EXAMPLE_S = 3.0
 READY_FOR_S = 2.0
@@ -47,15 +53,40 @@ READY_FOR_S = 2.0
 
 @dataclass
 class Call:
-    """One request: whose speakers it may touch, its id, and how long each stage of it took."""
+    """One request: whose speakers it may touch, what it may see, its id, and how long its stages took.
+
+    `attempt` names what is tried, the request's id if nothing else: under one name a speaker is guessed at
+    once and a recording used once. None is the operator, who is not held to that.
+    """
 
     tenant: str
     request_id: str
+    scores: bool = False
+    attempt: str | None = ""
+    time_limit_s: float | None = None
     stages: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
+    def __post_init__(self) -> None:
+        self.attempt = self.request_id if self.attempt == "" else self.attempt
+
+    @classmethod
+    def of(cls, key: ApiKey, request_id: str, settings: Settings, attempt: str = "") -> Call:
+        """A call by this key."""
+        return cls(key.tenant, request_id, key.allows("scores"), attempt, settings.request_timeout_s)
+
+    def left_s(self) -> float | None:
+        """Seconds left to work in, None without a limit; raises `TookTooLong` when there are none."""
+        if self.time_limit_s is None:
+            return None
+        left = self.time_limit_s - (time.perf_counter() - self.started)
+        if left <= 0:
+            raise TookTooLong(f"the request was not done after {self.time_limit_s:g} s: try again shortly")
+        return left
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        self.left_s()
         start = time.perf_counter()
         try:
             yield
@@ -69,10 +100,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Heard:
-    """A recording that was good enough: its report and its speech alone."""
+    """A recording that was good enough: its report, its speech alone and the sha256 of all its samples."""
 
     report: SpeechReport
     speech: Samples
+    digest: bytes
 
 
 class Engine:
@@ -84,11 +116,12 @@ class Engine:
         self.default_model = settings.default_model or next(iter(self.models))
         self.detector = SpeechDetector()
         try:
-            self.store = Store(settings.store_path, settings.enroll_required_speech_s)
+            self.store = Store(settings.store_path, settings.enroll_required_speech_s, settings.key_source)
         except BaseException:
             self._close_models()
             raise
         self.index = SpeakerIndex(self.store)
+        self.rates = RateLimits(settings.rate_limit, settings.rate_burst)
         self._checking, self._checked_at = threading.Lock(), -READY_FOR_S
 
     def close(self) -> None:
@@ -108,7 +141,7 @@ class Engine:
         return self.models[chosen]
 
     def enroll(
-        self, call: Call, speaker_id: str, data: bytes, enrollment_id: str | None = None
+        self, call: Call, speaker_id: str, data: Audio, enrollment_id: str | None = None
     ) -> EnrollmentAdded:
         """Add a recording to a speaker; raises the rooms' errors."""
         if self.store.speaker(call.tenant, speaker_id).status == "opted_out":
@@ -118,11 +151,17 @@ class Engine:
             model.embedder.sha256: self._embed(call, model, heard).vector for model in self.models.values()
         }
         report = heard.report
-        new = NewEnrollment(report.net_speech_s, report.duration_s, report.snr_db, report.clipping, vectors)
+        file = encode(data) if isinstance(data, Recording) else data  # kept where the tenant wants it
+        new = NewEnrollment(
+            report.net_speech_s, report.duration_s, report.snr_db, report.clipping, vectors, file
+        )
         with call.stage("store"):
             speaker, enrollment = self.store.add_enrollment(call.tenant, speaker_id, new, enrollment_id)
+            self.store.attempts.enrolled(
+                call.tenant, speaker_id, enrollment.id, heard.digest, self.settings.attempt_limits
+            )
         return EnrollmentAdded(
-            enrollment=EnrollmentOut.model_validate(enrollment),
+            enrollment=EnrollmentOut.seen(enrollment, call.scores),
             status=speaker.status,
             net_speech_s=speaker.net_speech_s,
             remaining_speech_s=speaker.remaining_speech_s,
@@ -132,21 +171,25 @@ class Engine:
             timings_ms=self._timings(call, "all"),
         )
 
-    def verify(self, call: Call, speaker_id: str, data: bytes, model_name: str | None = None) -> Verification:
+    def verify(self, call: Call, speaker_id: str, data: Audio, model_name: str | None = None) -> Verification:
         """Is this recording of that speaker?"""
         model = self.model(model_name)
         policy = model.decides()
         template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
+        guard = Guard(self.store.attempts, call.tenant, call.attempt, self.settings.attempt_limits)
+        guard.admit([speaker_id])
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
         vector = self._embed(call, model, heard).vector
         with call.stage("search"):
             decided = decide_verify(score(vector, template.vector), policy, self._doubts(heard))
+            guard.settle("verify", speaker_id, decided.decision == "accept", heard.digest)
         self._count("verify", decided.decision, decided.score, model)
+        self._log(call, "verify", decided.decision, decided.score, model, speaker_id)
         return Verification(
             decision=decided.decision,
             reason=decided.reason,
-            score=decided.score,
-            llr=decided.llr,
+            score=decided.score if call.scores else None,
+            llr=decided.llr if call.scores else None,
             threshold=_threshold(model),
             speaker_id=speaker_id,
             template=TemplateOut.model_validate(template),
@@ -159,36 +202,54 @@ class Engine:
     def identify(
         self,
         call: Call,
-        data: bytes,
+        data: Audio,
         model_name: str | None = None,
         top_k: int = 5,
         group: str | None = None,
         among: Collection[str] | None = None,
     ) -> Identification:
-        """Who, of the tenant, a group or the listed speakers, is this?"""
+        """Who, of the tenant, a group or the listed speakers, is this?
+
+        Speakers whom no attempt may be made on are passed over, or refused where they are listed. To list
+        speakers is to guess at them, so a search among them that does not match is the nearest one's failure.
+        """
         model = self.model(model_name)
         policy = model.decides()
+        guard = Guard(self.store.attempts, call.tenant, call.attempt, self.settings.attempt_limits)
+        barred = guard.barred() if among is None else guard.admit(among)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
         vector = self._embed(call, model, heard).vector
         with call.stage("search"):
             found, searched = self.index.search(
-                call.tenant, model.embedder.sha256, vector, max(2, top_k), among, group
+                call.tenant, model.embedder.sha256, vector, max(2, top_k) + len(barred), among, group
             )
+            found = [candidate for candidate in found if candidate.speaker_id not in barred]
             threshold = model.search_threshold(self.settings.identify_fpir, searched)
             margin = self.settings.identify_margin
             decided = decide_identify(found, threshold.value, margin, policy, self._doubts(heard))
+            if decided.speaker_id is not None:
+                guard.settle("identify", decided.speaker_id, True, heard.digest)
+            elif among is not None and found:
+                guard.settle("identify", found[0].speaker_id, False, heard.digest)
+        shown = found[:top_k] if call.scores else [c for c in found[:1] if c.speaker_id == decided.speaker_id]
         self._count("identify", decided.decision, decided.score, model)
+        self._log(call, "identify", decided.decision, decided.score, model, decided.speaker_id)
         return Identification(
             decision=decided.decision,
             reason=decided.reason,
             speaker_id=decided.speaker_id,
-            score=decided.score,
-            llr=decided.llr,
-            margin=decided.margin,
+            score=decided.score if call.scores else None,
+            llr=decided.llr if call.scores else None,
+            margin=decided.margin if call.scores else None,
             searched=searched,
             candidates=[
-                CandidateOut(speaker_id=c.speaker_id, score=c.score, llr=policy.llr(c.score), rank=rank)
-                for rank, c in enumerate(found[:top_k], start=1)
+                CandidateOut(
+                    speaker_id=c.speaker_id,
+                    score=c.score if call.scores else None,
+                    llr=policy.llr(c.score) if call.scores else None,
+                    rank=rank,
+                )
+                for rank, c in enumerate(shown, start=1)
             ],
             threshold=threshold,
             audio=AudioOut.model_validate(heard.report),
@@ -207,11 +268,12 @@ class Engine:
             doubts = [doubt for h in heard for doubt in self._doubts(h)]
             decided = decide_verify(score(vectors[0], vectors[1]), policy, doubts)
         self._count("compare", decided.decision, decided.score, model)
+        self._log(call, "compare", decided.decision, decided.score, model)
         return Comparison(
             decision=decided.decision,
             reason=decided.reason,
-            score=decided.score,
-            llr=decided.llr,
+            score=decided.score if call.scores else None,
+            llr=decided.llr if call.scores else None,
             threshold=_threshold(model),
             audio=[AudioOut.model_validate(h.report) for h in heard],
             model=model.ref,
@@ -224,6 +286,7 @@ class Engine:
         model = self.model(model_name)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
         embedding = self._embed(call, model, heard)
+        self.store.audit.note("embedding", call.tenant, request=call.request_id)
         return EmbeddingOut(
             embedding=[float(x) for x in embedding.vector],
             windows=embedding.windows,
@@ -232,6 +295,11 @@ class Engine:
             request_id=call.request_id,
             timings_ms=self._timings(call, model.name),
         )
+
+    def embed_kept(self, data: bytes, model_name: str) -> NDArray[np.float32]:
+        """The vector of a recording that was enrolled before, under a model served since then."""
+        call = Call("", "")
+        return self._embed(call, self.model(model_name), self._hear(call, data, 0.0)).vector
 
     def ready(self) -> None:
         """`check`, at most every two seconds whoever asks: it needs no key, so it must cost little."""
@@ -252,17 +320,18 @@ class Engine:
             vector: NDArray[np.float32] = model.embedder.embed(speech).vector
             self.index.search("", model.embedder.sha256, vector, k=1)
 
-    def _hear(self, call: Call, data: bytes, required_speech_s: float) -> Heard:
+    def _hear(self, call: Call, data: Audio, required_speech_s: float) -> Heard:
         settings = self.settings
         with call.stage("decode"):
-            recording = decode(data, settings.max_audio_s)
+            recording = data if isinstance(data, Recording) else decode(data, settings.max_audio_s)
         with call.stage("speech"):
             report, speech = self.detector.detect(recording)
             QualityLimits(required_speech_s, settings.min_snr_db, settings.max_clipping).check(report)
-        return Heard(report, speech)
+            digest = hashlib.sha256(recording.samples.tobytes()).digest()
+        return Heard(report, speech, digest)
 
     def _embed(self, call: Call, model: ServedModel, heard: Heard) -> Embedding:
-        embedding = model.embedder.embed(heard.speech)
+        embedding = model.embedder.embed(heard.speech, call.left_s())
         call.add("queue", embedding.queue_s)
         call.add("embed", embedding.embed_s)
         return embedding
@@ -275,6 +344,25 @@ class Engine:
         self.metrics.decisions.labels(kind, decision, model.name).inc()
         if best is not None:
             self.metrics.scores.labels(kind, model.name).observe(best)
+
+    def _log(
+        self,
+        call: Call,
+        kind: str,
+        decision: str,
+        best: float | None,
+        model: ServedModel,
+        speaker_id: str | None = None,
+    ) -> None:
+        self.store.audit.note(
+            kind,
+            call.tenant,
+            speaker_id,
+            decision=decision,
+            score=None if best is None else round(best, 2),
+            model=model.embedder.sha256,
+            request=call.request_id,
+        )
 
     def _timings(self, call: Call, model: str) -> dict[str, float]:
         """Close the call's clock: observe each stage and give them in milliseconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -33,20 +34,24 @@ STATUS: dict[type[Exception], int] = {
     runtime_errors.EmptyAudio: 400,
     runtime_errors.InputError: 422,
     runtime_errors.AudioTooLong: 413,
+    runtime_errors.AudioOverCompressed: 413,
     runtime_errors.UnsupportedSampleRate: 415,
     runtime_errors.Overloaded: 429,
     runtime_errors.ShuttingDown: 503,
+    runtime_errors.TookTooLong: 503,
     runtime_errors.RuntimeFault: 500,
     enroll_errors.SpeakerNotFound: 404,
     enroll_errors.EnrollmentNotFound: 404,
     enroll_errors.KeyNotFound: 404,
     enroll_errors.InvalidField: 422,
     enroll_errors.IdempotencyKeyReused: 422,
+    enroll_errors.AttemptsDelayed: 429,
     enroll_errors.InvalidEmbedding: 500,
     enroll_errors.StoreError: 503,
     enroll_errors.EnrollError: 409,
 }
-_EXTRA_FIELDS = ("net_speech_s", "required_speech_s", "remaining_speech_s")
+_EXTRA_FIELDS = ("net_speech_s", "required_speech_s", "remaining_speech_s", "retry_after_s")
+LONGEST_DETAIL, MOST_PROBLEMS = 1000, 10  # what a small body can get wrong in thousands of places
 CLIENT_CLOSED_REQUEST = 499  # as nginx calls it
 RETRY_AFTER = {429: "1", 503: "5"}
 
@@ -54,6 +59,27 @@ RETRY_AFTER = {429: "1", 503: "5"}
 def status_of(error: Exception) -> int:
     """The HTTP status of one of our errors."""
     return next(STATUS[base] for base in type(error).__mro__ if base in STATUS)
+
+
+def document(
+    status: int, code: str, detail: str, instance: str, request_id: str | None, **extra: Any
+) -> dict[str, Any]:
+    """One problem document; `code` is stable, `detail` is a sentence a person can act on."""
+    return {
+        "type": f"urn:sayso:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": _shown(detail),
+        "instance": _shown(instance),  # request.url fails on a query that is no UTF-8
+        "request_id": request_id,
+        **extra,
+    }
+
+
+def details(error: Exception) -> dict[str, Any]:
+    """The seconds of speech that an error of the rooms tells about."""
+    return {name: round(getattr(error, name), 3) for name in _EXTRA_FIELDS if hasattr(error, name)}
 
 
 def problem(
@@ -64,22 +90,19 @@ def problem(
     headers: dict[str, str] | None = None,
     **extra: Any,
 ) -> JSONResponse:
-    """One problem document; `code` is stable, `detail` is a sentence a person can act on."""
-    body = {
-        "type": f"urn:sayso:error:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-        "instance": request.url.path,
-        "request_id": getattr(request.state, "request_id", None),
-        **extra,
-    }
+    """The answer that carries a problem document, counted."""
+    request_id = getattr(request.state, "request_id", None)
+    body = document(status, code, detail, request.scope["path"], request_id, **extra)
     request.app.state.engine.metrics.refusals.labels(code).inc()
     sent = dict(headers or {})
     if status in RETRY_AFTER:
         sent.setdefault("Retry-After", RETRY_AFTER[status])
     return JSONResponse(body, status, sent, media_type=MEDIA_TYPE)
+
+
+def _shown(text: str) -> str:
+    """Text that may repeat what the caller sent: cut, and without what UTF-8 cannot say."""
+    return text[:LONGEST_DETAIL].encode(errors="replace").decode()
 
 
 def install(app: FastAPI) -> None:
@@ -96,13 +119,15 @@ def install(app: FastAPI) -> None:
         if status >= 500:
             request_id = request.state.request_id
             log.error("fault", code=error.code, detail=str(error), request_id=request_id, exc_info=error)
-        extra = {name: round(getattr(error, name), 3) for name in _EXTRA_FIELDS if hasattr(error, name)}
-        return problem(request, status, error.code, str(error), **extra)
+        wait_s = getattr(error, "retry_after_s", None)
+        headers = {"Retry-After": str(math.ceil(wait_s))} if wait_s is not None else None
+        return problem(request, status, error.code, str(error), headers, **details(error))
 
     @app.exception_handler(RequestValidationError)
     async def from_validation(request: Request, error: RequestValidationError) -> JSONResponse:
         problems = [
-            {"field": ".".join(str(part) for part in e["loc"]), "problem": e["msg"]} for e in error.errors()
+            {"field": _shown(".".join(str(part) for part in e["loc"])), "problem": _shown(e["msg"])}
+            for e in error.errors()[:MOST_PROBLEMS]
         ]
         if any(e["type"] == "json_invalid" for e in error.errors()):
             detail = f"the body is not valid JSON: {error.errors()[0]['ctx']['error']}"
@@ -116,7 +141,7 @@ def install(app: FastAPI) -> None:
             return await from_service(request, error.__cause__)
         codes = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
         code = codes.get(error.status_code, "http_error")
-        detail = error.detail if error.status_code != 404 else f"there is nothing at {request.url.path}"
+        detail = error.detail if error.status_code != 404 else f"there is nothing at {request.scope['path']}"
         return problem(request, error.status_code, code, detail, dict(error.headers or {}))
 
     @app.exception_handler(ClientDisconnect)

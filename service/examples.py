@@ -32,6 +32,8 @@ SPEAKER: dict[str, Any] = {
     "enrollments": 3,
     "net_speech_s": 31.4,
     "remaining_speech_s": 0.0,
+    "consent": {"given_at": "2026-11-22T15:14:00.000Z", "reference": "form 2026-118"},
+    "expires_at": "2028-11-22T00:00:00.000Z",
     "created_at": "2026-11-22T15:16:14.209Z",
     "updated_at": "2026-11-22T15:20:02.117Z",
 }

@@ -11,7 +11,9 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
+from service.auth import bearer
 from service.errors import ServiceError
+from service.middleware import allow_recordings
 from service.work import engine_of
 
 HEADER = "idempotency-key"
@@ -32,11 +34,14 @@ class IdempotentRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        takes_recordings = bool(self.openapi_extra)
 
         async def once(request: Request) -> Response:
             key = request.headers.get(HEADER)
             if key is None or request.method != "POST":
                 return await handle(request)
+            if takes_recordings:
+                allow_recordings(request)
             return await _once(request, key, handle)
 
         return once
@@ -49,10 +54,7 @@ async def _once(
         raise ServiceError(
             422, "idempotency_key_invalid", f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters"
         )
-    store = engine_of(request).store
-    caller = store.keys.authenticate(request.headers.get("authorization", "").partition(" ")[2])
-    if caller is None:
-        return await handle(request)  # which answers 401; a revoked key replays nothing
+    store, caller = engine_of(request).store, bearer(request)
     request.app.state.admission.check()
     fingerprint = await run_in_threadpool(_fingerprint, request, await request.body())
     scope = caller.id
@@ -81,5 +83,5 @@ def _fingerprint(request: Request, body: bytes) -> str:
     boundary = _BOUNDARY.search(request.headers.get("content-type", ""))
     if boundary:
         body = body.replace(boundary[1].encode(), b"")
-    asked = f"{request.url.path}?{request.url.query}\n".encode()
+    asked = request.scope["path"].encode(errors="replace") + b"?" + request.scope["query_string"] + b"\n"
     return hashlib.sha256(asked + body).hexdigest()

@@ -14,6 +14,7 @@ from prometheus_client import (
 # The study's latencies of one forward pass, drawn beside ours in every dashboard.
 STUDY_SECONDS = {"nested": 0.02883, "baseline": 0.0314}
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.02883, 0.04, 0.06, 0.1, 0.25, 1.0, 5.0)
+# From below 0, so that Prometheus' client keeps no sum: its steps would be the scores themselves.
 _SCORES = tuple(round(-0.3 + 0.1 * i, 1) for i in range(14))
 
 
@@ -42,18 +43,37 @@ class Metrics:
         self.queue_depth = Gauge(
             "sayso_queue_depth", "Recordings waiting to be embedded.", ["model"], registry=r
         )
+        self.held_bytes = Gauge("sayso_held_bytes", "Bytes of request bodies held.", registry=r)
         self.in_flight = Gauge("sayso_in_flight", "Recordings being worked on.", registry=r)
+        self.streams = Gauge("sayso_streams", "Streams open.", registry=r)
+        self.stream_seconds = Histogram(
+            "sayso_stream_decision_seconds",
+            "From the arrival of the speech that was enough to the first decision of a stream.",
+            ["call", "model"],
+            buckets=_SECONDS,
+            registry=r,
+        )
         self.decisions = Counter(
             "sayso_decisions", "Decisions given.", ["call", "decision", "model"], registry=r
         )
         self.scores = Histogram(
-            "sayso_score", "Best score of each decision.", ["call", "model"], buckets=_SCORES, registry=r
+            "sayso_score",
+            "Best score of each decision.",
+            ["call", "model"],
+            buckets=_SCORES,
+            registry=r,
         )
         self.refusals = Counter("sayso_refusals", "Requests refused, by error code.", ["code"], registry=r)
         self.model_info = Gauge(
             "sayso_model_info",
             "Served models; always 1.",
             ["model", "architecture", "sha256", "provider"],
+            registry=r,
+        )
+        self.reembedding = Gauge(
+            "sayso_reembedding_recordings",
+            "Kept recordings a model has not embedded yet.",
+            ["model"],
             registry=r,
         )
         study = Gauge(

@@ -1,7 +1,8 @@
-"""Around every request: an id, a limit on the body, a log line and its metrics."""
+"""Around every request: an id, limits on the body, security headers, a log line and its metrics."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -12,18 +13,46 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError, unexpected
+from service.limits import BodyBudget
 from service.metrics import Metrics
+from service.settings import Settings
 
 log = structlog.get_logger()
 MAX_JSON_BYTES = 64 * 1024  # parsed on the event loop, before the key is checked
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),  # decisions and voices are nobody's to keep
+)
+_DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+# Pages may use what this service itself serves, and play what they recorded.
+_PAGE_POLICY = (
+    b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src 'self' blob:; "
+    b"worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+# FastAPI's page of the API takes Swagger from its network of mirrors and starts it inline.
+_DOCS_POLICY = (
+    b"default-src 'self'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; "
+    b"object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+_TLS_ONLY = (b"strict-transport-security", b"max-age=31536000")
+
+
+def allow_recordings(request: Request) -> None:
+    """Let this request's body be as large as a recording may be; others are held to JSON's size."""
+    request.state.body_limit = request.state.recordings_limit
 
 
 class RequestContext:
     """Around the whole application; the log holds the route's template, never ids, scores or audio."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
-        self.app, self.metrics, self.max_body_bytes = app, metrics, max_body_bytes
+    def __init__(self, app: ASGIApp, metrics: Metrics, settings: Settings, held: BodyBudget) -> None:
+        self.app, self.metrics, self.held = app, metrics, held
+        self.max_body_bytes, self.timeout_s = settings.max_body_bytes, settings.client_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,45 +63,28 @@ class RequestContext:
         request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        state["recordings_limit"] = self.max_body_bytes
+        state["body_limit"] = min(self.max_body_bytes, MAX_JSON_BYTES)
         started, status, sent = time.perf_counter(), 500, False
-        limited = self._limited(receive, headers)
+        body = _Body(receive, headers, state, self.held, self.timeout_s)
 
         async def identified(message: Message) -> None:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status, sent = message["status"], True
-                message["headers"].append((b"x-request-id", request_id.encode()))
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] += _missing(message["headers"], scope)
             await send(message)
 
         try:
-            await self.app(scope, limited, identified)
+            await self.app(scope, body.receive, identified)
         except Exception as error:
             if sent:  # too late for another answer
                 raise
-            await unexpected(Request(scope), error)(scope, limited, identified)
+            await unexpected(Request(scope), error)(scope, body.receive, identified)
         finally:
+            self.held.give_back(body.received)
             self._record(scope, status, time.perf_counter() - started)
-
-    def _limited(self, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
-        """`receive` that refuses a body over the limit, by its announced length or as it arrives."""
-        is_json = headers.get(b"content-type", b"").startswith(b"application/json")
-        limit = min(self.max_body_bytes, MAX_JSON_BYTES) if is_json else self.max_body_bytes
-        too_large = ServiceError(413, "body_too_large", f"the body is larger than the limit of {limit} bytes")
-        content_length = headers.get(b"content-length", b"")
-        announced = int(content_length) if content_length.isdigit() else 0
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            if announced > limit:
-                raise too_large
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise too_large
-            return message
-
-        return counted
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
@@ -88,3 +100,57 @@ class RequestContext:
             ms=round(seconds * 1000, 2),
             **facts,
         )
+
+
+class _Body:
+    """A request's body as it arrives, held to its limit, to that of all bodies, and to a time."""
+
+    def __init__(
+        self,
+        receive: Receive,
+        headers: dict[bytes, bytes],
+        state: dict[str, Any],
+        held: BodyBudget,
+        timeout_s: float,
+    ) -> None:
+        self._receive, self._state, self._held = receive, state, held
+        announced = headers.get(b"content-length", b"")
+        self._announced = int(announced) if announced.isdigit() and len(announced) < 20 else 0
+        self._until, self._timeout_s = time.monotonic() + timeout_s, timeout_s
+        self._whole = False
+        self.received = 0
+
+    async def receive(self) -> Message:
+        """The next part; raises a 408, 413 or 429."""
+        if self._whole:  # what is left to hear is that the client has gone
+            return await self._receive()
+        self._check(self._announced)
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                message = await self._receive()
+        except TimeoutError:
+            detail = f"the body did not arrive within {self._timeout_s:g} s"
+            raise ServiceError(408, "upload_too_slow", detail, {"Connection": "close"}) from None
+        size = len(message.get("body", b""))
+        self._check(self.received + size)
+        self._held.take(size)
+        self.received += size
+        self._whole = not message.get("more_body", False)
+        return message
+
+    def _check(self, size: int) -> None:
+        limit = self._state["body_limit"]
+        if size > limit:
+            raise ServiceError(413, "body_too_large", f"the body is larger than the limit of {limit} bytes")
+
+
+def _missing(given: list[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The security headers that an answer does not set itself."""
+    headers = {name.lower(): value for name, value in given}
+    policy = _DATA_POLICY
+    if headers.get(b"content-type", b"").startswith(b"text/html"):
+        policy = _DOCS_POLICY if scope["path"] in ("/docs", "/redoc") else _PAGE_POLICY
+    wanted = [*_HEADERS, (b"content-security-policy", policy)]
+    if scope.get("scheme") == "https":
+        wanted.append(_TLS_ONLY)
+    return [(name, value) for name, value in wanted if name not in headers]

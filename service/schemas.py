@@ -7,15 +7,30 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from enroll.decision import IdentifyDecision, VerifyDecision
-from enroll.types import Status
+from enroll.types import Enrollment, Status
 from service import examples
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+
+
+class ConsentIn(_Body):
+    """When the person agreed, and where that is on record."""
+
+    model_config = ConfigDict(extra="forbid")
+    given_at: AwareDatetime
+    reference: str | None = None
+
+
+class ConsentOut(_Body):
+    """When the person agreed, and where that is on record."""
+
+    given_at: str
+    reference: str | None
 
 
 class SpeakerIn(_Body):
@@ -29,6 +44,8 @@ class SpeakerIn(_Body):
     name: str | None = None
     groups: list[str] = []
     metadata: dict[str, Any] = {}
+    consent: ConsentIn | None = None
+    expires_at: AwareDatetime | None = None
 
 
 class SpeakerPatch(_Body):
@@ -38,11 +55,16 @@ class SpeakerPatch(_Body):
     name: str | None = None
     groups: list[str] = []
     metadata: dict[str, Any] | None = None
+    consent: ConsentIn | None = None
+    expires_at: AwareDatetime | None = None
     status: Status = "enrolled"
 
 
 class SpeakerOut(_Body):
-    """A speaker; `remaining_speech_s` is what is still needed until `enrolled`."""
+    """A speaker; `remaining_speech_s` is what is still needed until `enrolled`.
+
+    At `expires_at` the speaker is deleted.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.SPEAKER]})
     id: str
@@ -53,6 +75,8 @@ class SpeakerOut(_Body):
     enrollments: int
     net_speech_s: float
     remaining_speech_s: float
+    consent: ConsentOut | None
+    expires_at: str | None
     created_at: str
     updated_at: str
 
@@ -75,6 +99,12 @@ class EnrollmentOut(_Body):
     clipping: float
     created_at: str
     cohesion: float | None
+
+    @classmethod
+    def seen(cls, enrollment: Enrollment, scores: bool) -> EnrollmentOut:
+        """The enrolment as a key may see it: cohesion is a score too."""
+        seen = cls.model_validate(enrollment)
+        return seen if scores else seen.model_copy(update={"cohesion": None})
 
 
 class EnrollmentList(_Body):
@@ -137,12 +167,15 @@ class TemplateOut(_Body):
 
 
 class Verification(_Body):
-    """Is this the speaker? `score` is a cosine, `llr` a natural-log likelihood ratio."""
+    """Is this the speaker? `score` is a cosine, `llr` a natural-log likelihood ratio.
+
+    Both are null for keys without the scope `scores`.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.VERIFICATION]})
     decision: VerifyDecision
     reason: str | None
-    score: float
+    score: float | None
     llr: float | None
     threshold: ThresholdOut
     speaker_id: str
@@ -154,10 +187,10 @@ class Verification(_Body):
 
 
 class CandidateOut(_Body):
-    """A speaker compared with, `rank` 1 the best."""
+    """A speaker compared with, `rank` 1 the best; scores need the scope `scores`."""
 
     speaker_id: str
-    score: float
+    score: float | None
     llr: float | None
     rank: int
 
@@ -177,7 +210,10 @@ class IdentifyThreshold(_Body):
 
 
 class Identification(_Body):
-    """Who is this? `speaker_id` is null unless `match`; `margin` is the lead over the second."""
+    """Who is this? `speaker_id` is null unless `match`; `margin` is the lead over the second.
+
+    Keys without the scope `scores` get no scores, and of the candidates the match alone.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.IDENTIFICATION]})
     decision: IdentifyDecision
@@ -201,7 +237,7 @@ class Comparison(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.COMPARISON]})
     decision: VerifyDecision
     reason: str | None
-    score: float
+    score: float | None
     llr: float | None
     threshold: ThresholdOut
     audio: list[AudioOut]
@@ -258,3 +294,4 @@ class Problem(_Body):
     net_speech_s: float | None = None
     required_speech_s: float | None = None
     remaining_speech_s: float | None = None
+    retry_after_s: float | None = None

@@ -85,7 +85,11 @@ def load_models(settings: Settings, metrics: Metrics) -> dict[str, ServedModel]:
                 threads=settings.threads,
                 observe_batch=metrics.batch_windows.labels(name).observe,
             )
-            served[name] = serve(name, embedder, settings)
+            try:
+                served[name] = serve(name, embedder, settings)
+            except ValueError as error:  # a card whose numbers make no line or curve
+                embedder.close()
+                raise ModelError(f"{path.name} has a calibration that cannot be used: {error}") from error
             info = (name, embedder.card.architecture, embedder.sha256, embedder.provider)
             metrics.model_info.labels(*info).set(1)
             metrics.queue_depth.labels(name).set_function(partial(getattr, embedder, "queue_depth"))

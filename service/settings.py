@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from enroll.attempts import AttemptLimits
+from enroll.masterkey import KeyFile, KeySource, KeyText
+from enroll.store import KEY_FILE
 
 SHIPPED_MODELS = Path(__file__).parent.parent / "runtime" / "weights"
 
@@ -18,6 +22,12 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         Path.home() / ".local" / "share" / "sayso", description="Folder of everything the service keeps."
+    )
+    master_key: SecretStr | None = Field(
+        None, description="The key that all others are wrapped with: 64 hex digits. Goes before the file."
+    )
+    master_key_file: Path | None = Field(
+        None, description="File of that key; `master.key` in the data folder if unset, made when needed."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
@@ -37,10 +47,50 @@ class Settings(BaseSettings):
     )
     threads: int = Field(0, ge=0, description="CPU threads a model may use for one batch; 0 means all cores.")
 
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM) to serve HTTPS with.")
+    tls_key: Path | None = Field(None, description="The certificate's private key (PEM).")
+    metrics_key: SecretStr | None = Field(
+        None, min_length=16, description="Bearer token that /metrics asks for; open to all without."
+    )
+
     max_body_bytes: int = Field(25 * 2**20, ge=1024, description="Largest request body.")
     max_audio_s: float = Field(300.0, gt=0, description="Longest recording in seconds.")
     max_concurrency: int = Field(
         32, ge=1, description="Recordings worked on at once; further requests are answered 429."
+    )
+
+    max_streams: int = Field(32, ge=1, description="Streams open at once; further ones are refused with 429.")
+    max_stream_s: float = Field(
+        120.0, gt=0, description="Longest streamed recording in seconds; what follows is not listened to."
+    )
+    stream_idle_s: float = Field(30.0, gt=0, description="A stream that sends nothing for so long is closed.")
+
+    max_held_bytes: int = Field(
+        256 * 2**20, ge=2**20, description="Bytes of bodies held at once, over all requests; beyond it 429."
+    )
+    max_connections: int = Field(
+        900, ge=0, description="Connections open at once; further ones are answered 503. 0 is no limit."
+    )
+    client_timeout_s: float = Field(
+        60.0, gt=0, description="How long a client may take to send a request, or stop reading its answer."
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="How long a request may be worked on; beyond it 503."
+    )
+    rate_limit: float = Field(
+        100.0, ge=0, description="Requests a second of one API key; beyond it 429. 0 is no limit."
+    )
+    rate_burst: int = Field(200, ge=1, description="Requests that a rested API key may send at once.")
+
+    attempts_before_delay: int = Field(
+        5, ge=0, description="Failed attempts on a speaker in a row until each has to wait; 0 is never."
+    )
+    attempt_delay_s: float = Field(30.0, ge=0, description="How long each further attempt then waits.")
+    attempts_before_lock: int = Field(
+        50, ge=0, description="Failed attempts in a row until the speaker is locked; 0 is never."
+    )
+    replay_days: float = Field(
+        30.0, ge=0, le=3650, description="For so long an accepted recording is not accepted again; 0: it is."
     )
 
     enroll_required_speech_s: float = Field(
@@ -74,6 +124,25 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("SAYSO_TLS_CERT and SAYSO_TLS_KEY go together")
+        return self
+
+    @property
+    def attempt_limits(self) -> AttemptLimits:
+        return AttemptLimits(
+            self.attempts_before_delay, self.attempt_delay_s, self.attempts_before_lock, self.replay_days
+        )
+
     @property
     def store_path(self) -> Path:
         return self.data_dir / "sayso.db"
+
+    @property
+    def key_source(self) -> KeySource:
+        """Where the master key comes from; raises `MasterKeyUnusable` for a text that is none."""
+        if self.master_key is not None:
+            return KeyText(self.master_key.get_secret_value())
+        return KeyFile(self.master_key_file or self.data_dir / KEY_FILE)

@@ -9,8 +9,10 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.errors import ServiceError
+from service.middleware import allow_recordings
 
 FIELD = "audio"
+MAX_NAME = 256  # characters of a name in a query: longer than any that exists
 _MULTIPART = "multipart/form-data"
 
 
@@ -26,6 +28,7 @@ async def recordings(request: Request, count: int = 1) -> list[bytes]:
     Raises `Overloaded` before reading anything when there is no room to work on them.
     """
     request.app.state.admission.check()
+    allow_recordings(request)
     if not request.headers.get("content-type", "").lower().startswith(_MULTIPART):
         if count > 1:
             raise ServiceError(

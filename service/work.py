@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -19,13 +20,13 @@ R = TypeVar("R")
 class Admission:
     """Counts what is being worked on; only touched from the event loop, so it needs no lock."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.taken = limit, 0
+    def __init__(self, limit: int, what: str = "recordings are being worked on") -> None:
+        self.limit, self.what, self.taken = limit, what, 0
 
     def check(self) -> None:
         """Raise `Overloaded` when all places are taken."""
         if self.taken >= self.limit:
-            raise Overloaded(f"{self.limit} recordings are being worked on: try again shortly")
+            raise Overloaded(f"{self.limit} {self.what}: try again shortly")
 
     def __enter__(self) -> None:
         self.check()
@@ -45,6 +46,8 @@ async def work(
     request: Request, key: ApiKey, do: Callable[Concatenate[Call, P], R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
     """Run one of the engine's methods for the caller; raises `Overloaded` when all places are taken."""
+    retry_key = request.headers.get("idempotency-key")  # a retry is its first try over again
+    attempt = f"{key.id} {retry_key}" if retry_key else uuid.uuid4().hex
     with request.app.state.admission:
-        call = Call(key.tenant, request.state.request_id)
+        call = Call.of(key, request.state.request_id, engine_of(request).settings, attempt)
         return await run_in_threadpool(do, call, *args, **kwargs)

@@ -31,6 +31,8 @@ class Recipe:
     (which draws two crops a speaker), the teachers' embeddings through a projection. `mixup` is the
     alpha of its Beta distribution, and `averaging` the decay a step of the moving average of the
     weights, which is what is validated and kept; 0 is without either. `gradient_clip` 0 does not clip.
+    `heads_first` is the share of the run in which the trunk stands still: where it begins with a trained
+    one (`--from`), the new heads' first gradients would spoil it.
     `sine_floor` and `loss_autocast` are for repeating what went wrong: a floor of 0 is the published
     AAM-softmax, and autocast puts the loss itself into 16 bits.
     """
@@ -49,6 +51,7 @@ class Recipe:
     weight_decay: float = 0.02
     warmup: float = 0.03
     gradient_clip: float = 5.0
+    heads_first: float = 0.0
     aam_weight: float = 1.0
     scale: float = 30.0
     margin: float = 0.2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,15 @@ def prepare(
     cache: Path,
     workers: int,
     progress: Callable[[int, int], None],
+    seed: int | None = None,
 ) -> Prepared:
     """Read everything; features are kept in the folder `cache`, which runs may share.
 
-    Raises `RecipeError`, `DataError` or `TrialListError`.
+    `seed` is used in place of the recipe's. Raises `RecipeError`, `DataError` or `TrialListError`.
     """
     recipe = Recipe.read(recipe_file)
+    if seed is not None:
+        recipe = replace(recipe, seed=seed)
     trials = read_trials(trials_file)
     manifest = Manifest.read(manifest_file, trials.recordings)
     unlisted = set(trials.recordings) - set(manifest.paths)
@@ -77,9 +80,10 @@ def trainer(
     made = Trainer(prepared.recipe, prepared.data, work, chosen, compile_trunk)
     if start is not None and made.step == 0:
         earlier = load_checkpoint(start)
-        if earlier.network.config != made.network.config:
+        if earlier.network.config not in (made.network.config, made.network.folded().config):
             raise CheckpointError(f"{start} is another network than the recipe's {prepared.recipe.name!r}")
-        made.network.trunk.load_state_dict(earlier.network.trunk.state_dict())
+        # What was folded away when it was kept begins anew.
+        made.network.trunk.load_state_dict(earlier.network.trunk.state_dict(), strict=False)
     return made
 
 
@@ -102,5 +106,5 @@ def finish(run: Trainer, prepared: Prepared, dev_eer: float, out: Path, start: P
     if start is not None:
         summary["started_from"] = load_checkpoint(start).training
     run.network.trunk.load_state_dict(run.validated.state_dict())
-    save_checkpoint(out, run.network, summary)
+    save_checkpoint(out, run.network.folded(), summary)
     draw_journals({prepared.recipe.name: run.journal.path}, run.work / "journal.png")

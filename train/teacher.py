@@ -12,12 +12,15 @@ import kaldi_native_fbank as knf
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.frontend import SAMPLE_RATE
 from runtime.errors import ModelError
 from runtime.session import open_session
 from train.manifest import DataError, Manifest
-from train.waveform import change_speed, read_recording
+from train.waveform import change_speed, read_recording, recording_length
+
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -68,21 +71,31 @@ def embed_recordings(
     Raises `DataError`.
     """
     embed = _campplus() if network is None else _onnx(network)
-    rows = np.flatnonzero(manifest.train).tolist()
+    rows = np.flatnonzero(manifest.train)
+    lengths = [recording_length(manifest.root / manifest.paths[i]) for i in rows]
+    # Neighbours by length are cut to the shortest of their batch: milliseconds, and nothing is padded.
+    ordered = rows[np.argsort(lengths, kind="stable")]
+    batches = [ordered[i : i + _BATCH] for i in range(0, len(ordered), _BATCH)]
 
-    def row(i: int) -> list[NDArray[np.float32]]:
-        x = read_recording(manifest.root / manifest.paths[i])
-        return [embed(_first(change_speed(x, speed), seconds)) for speed in speeds]
+    def embedded(batch: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        read = [read_recording(manifest.root / manifest.paths[i]) for i in batch]
+        vectors = []
+        for speed in speeds:
+            heard = [_first(change_speed(x, speed), seconds) for x in read]
+            vectors.append(embed(np.stack([x[: min(map(len, heard))] for x in heard])))
+        return vectors
 
-    found: dict[int, list[NDArray[np.float32]]] = {}
+    embeddings: NDArray[np.float32] | None = None
+    done = 0
     with ThreadPoolExecutor(workers) as pool:
-        for i, vectors in zip(rows, pool.map(row, rows), strict=True):
-            found[i] = vectors
-            progress(len(found))
-    dim = len(found[rows[0]][0])
-    embeddings = np.zeros((len(speeds), len(manifest.paths), dim), np.float32)
-    for number, vectors in found.items():
-        embeddings[:, number] = vectors
+        for batch, vectors in zip(batches, pool.map(embedded, batches), strict=True):
+            if embeddings is None:
+                shape = (len(speeds), len(manifest.paths), vectors[0].shape[1])
+                embeddings = np.zeros(shape, np.float32)
+            embeddings[:, batch] = vectors
+            done += len(batch)
+            progress(done)
+    assert embeddings is not None  # a manifest has rows to train on  # noqa: S101
     return Teacher(speeds, embeddings)
 
 
@@ -119,10 +132,12 @@ def _onnx(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         raise DataError(f"{path} takes {wanted.shape}: a teacher takes a waveform or filterbank features")
     mels = wanted.shape[2] if len(wanted.shape) == 3 and isinstance(wanted.shape[2], int) else 80
 
+    alone = wanted.shape[0] == 1  # exported for one recording at a time
+
     def embed(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        fed = x if len(wanted.shape) == 2 else kaldi_fbank(x, mels)
-        vector: NDArray[np.float32] = session.run(None, {wanted.name: fed[None]})[0][0]
-        return vector
+        fed = x if len(wanted.shape) == 2 else np.stack([kaldi_fbank(one, mels) for one in x])
+        parts = np.split(fed, len(fed)) if alone else [fed]
+        return np.concatenate([session.run(None, {wanted.name: part})[0] for part in parts])
 
     return embed
 
@@ -152,8 +167,9 @@ def _campplus() -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
 
     @torch.inference_mode()
     def embed(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        features = torch.from_numpy(kaldi_fbank(x, 80)).unsqueeze(0).to(device)
-        vector: NDArray[np.float32] = network(features)[0].cpu().numpy()
-        return vector
+        features = torch.from_numpy(np.stack([kaldi_fbank(one, 80) for one in x])).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            embeddings: Tensor = network(features)
+        return embeddings.float().cpu().numpy()
 
     return embed

@@ -100,7 +100,9 @@ class Trainer:
         self.objective = Objective(recipe, self.network.embedding_dim, self.sampler.classes, teachers)
         self.objective.to(self.device)
         self.trained = nn.ModuleList([self.network.trunk, self.objective])
-        groups = _parameter_groups(self.trained, recipe.weight_decay)
+        groups = _parameter_groups(self.network.trunk, recipe.weight_decay)
+        self.trunk_groups = len(groups)
+        groups += _parameter_groups(self.objective, recipe.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
         self.averaged: AveragedModel | None = None
         if recipe.averaging:
@@ -155,8 +157,8 @@ class Trainer:
         warm = min(1.0, progress / recipe.warmup) if recipe.warmup else 1.0
         rate = recipe.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * progress))
         margin = recipe.margin * (min(1.0, progress / recipe.margin_ramp) if recipe.margin_ramp else 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for i, group in enumerate(self.optimizer.param_groups):
+            group["lr"] = 0.0 if i < self.trunk_groups and progress < recipe.heads_first else rate
         batch = self.crops.batch(self.step)
         features, partner, share = self._features(batch)
         self.trained.train()

@@ -51,6 +51,14 @@ def read_recording(path: Path) -> Waveform:
     return mono if rate == SAMPLE_RATE else _resample(mono, rate, SAMPLE_RATE, "HQ")
 
 
+def recording_length(path: Path) -> float:
+    """Seconds of a file, from its head. Raises `DataError`."""
+    try:
+        return float(sf.info(path).duration)
+    except (OSError, sf.SoundFileError) as error:
+        raise DataError(f"cannot read the recording {path}: {error}") from error
+
+
 def change_speed(x: Waveform, speed: float) -> Waveform:
     """`x` played `speed` times as fast: shorter and higher for a speed above 1."""
     return x if speed == 1.0 else _resample(x, SAMPLE_RATE * speed, SAMPLE_RATE)

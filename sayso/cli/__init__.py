@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 
 import typer
 
+from enroll.audit import actor
 from enroll.errors import EnrollError
 from runtime.errors import RuntimeFault
-from sayso.cli import bench, keys, model, people, serve, speakers, train
+from sayso.cli import audit, bench, keys, model, people, serve, speakers, store, tenants, train
 from service.errors import ServiceError
 
 app = typer.Typer(
@@ -18,10 +20,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for room in (serve, people, model, train):
+for room in (serve, people, model, train, store):
     room.register(app)
 app.add_typer(speakers.app, name="speakers")
 app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
+app.add_typer(audit.app, name="audit")
 app.add_typer(bench.app, name="bench")
 
 # Errors of rooms that are only loaded when used: a fault can only come from a module already there.
@@ -38,6 +42,7 @@ _LAZY = (
 
 def main() -> None:
     """Run the command line; expected failures end in one line on standard error and exit status 1."""
+    actor.set(f"cli:{getpass.getuser()}")
     try:
         app()
     except Exception as error:

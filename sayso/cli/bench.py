@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import typer
 
 from runtime.errors import ModelError
 from sayso.cli import common
-from sayso.cli.common import AsJson
+from sayso.cli.common import AsJson, ModelName
 
 app = typer.Typer(help="Measure, side by side in one run.", no_args_is_help=True)
 
@@ -22,23 +24,68 @@ def _bench() -> None:
 @app.command()
 def latency(
     rounds: Annotated[int, typer.Option(min=5, help="Interleaved repetitions.")] = 50,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means all cores.")] = 1,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Also CAM++ and Resemblyzer, installed first, beside ours.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the medians into this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time each stage of each served model on 1, 3 and 10 s of a synthetic voice."""
-    from bench.latency import measure, table
+    """Time the served models, and a verify call to a real server by its stages, on a synthetic voice."""
+    from bench import latency as models
+    from bench import path
+    from bench import peers as others
 
+    if plot:
+        try:
+            from bench.pictures import draw_latency
+        except ImportError as error:
+            raise ModelError("plots need matplotlib: install Sayso with pip install '.[plots]'") from error
     chosen = common.settings()
     with common.progress_bar() as bar:
-        task = bar.add_task("rounds", total=None)
-        rows = measure(
-            chosen.models,
+
+        def told(name: str) -> Callable[[int, int], None]:
+            task = bar.add_task(name, total=None)
+            return lambda done, total: bar.update(task, completed=done, total=total)
+
+        found = models.measure(chosen.models, chosen.provider, rounds, told("models"))
+        served = path.measure(chosen.models, chosen.provider, rounds, told("calls"))
+        beside = (
+            others.compare(chosen.models, chosen.provider, others.default_folder(), rounds, told("peers"))
+            if peers
+            else {}
+        )
+    if plot:
+        draw_latency(found, served, beside, plot)
+    facts = {
+        **found.to_dict(),
+        "served": served.to_dict(),
+        "peers": {n: asdict(t) for n, t in beside.items()},
+    }
+    text = [models.table(found), path.table(served), *([others.table(beside)] if beside else [])]
+    common.show(facts, as_json, "\n\n".join(text))
+
+
+@app.command()
+def load(
+    seconds: Annotated[float, typer.Option(min=1, help="How long each rate is kept up.")] = 20.0,
+    model: ModelName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify calls at rising rates against a real server until it saturates, beside a bare loop."""
+    from bench.load import measure, table
+
+    chosen = common.settings()
+    name = model or chosen.default_model or next(iter(chosen.models))
+    with common.progress_bar() as bar:
+        task = bar.add_task("rates", total=None)
+        found = measure(
+            name,
+            common.model_path(name),
             chosen.provider,
-            threads,
-            rounds,
+            seconds,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    common.show([row.to_dict() for row in rows], as_json, table(rows))
+    common.show(found.to_dict(), as_json, table(found))
 
 
 @app.command()

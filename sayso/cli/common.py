@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from pydantic import ValidationError
@@ -64,11 +65,12 @@ def engine() -> Iterator[Engine]:
 def store() -> Store:
     """The service's own store, for commands that embed nothing."""
     chosen = settings()
-    return Store(chosen.store_path, chosen.enroll_required_speech_s)
+    return Store(chosen.store_path, chosen.enroll_required_speech_s, chosen.key_source)
 
 
 def call(tenant: str) -> Call:
-    return Call(tenant, uuid.uuid4().hex)
+    """The operator's: it sees scores and is not held to attempts."""
+    return Call(tenant, uuid.uuid4().hex, scores=True, attempt=None)
 
 
 def show(value: Any, as_json: bool, text: str) -> None:
@@ -81,8 +83,34 @@ def show(value: Any, as_json: bool, text: str) -> None:
         typer.echo(json.dumps(value, indent=2))
 
 
+def held_by(backups: list[tuple[str, str]]) -> str:
+    """Say which backups still hold what was just deleted."""
+    if not backups:
+        return ""
+    files = "".join(f"\n  {path} ({made_at})" for made_at, path in backups)
+    return f"\nBackups made before still hold this, sealed; delete them or let them run out:{files}"
+
+
 def progress_bar() -> Progress:
     """A progress bar on standard error, silent where that is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[TextIO]:
+    """A new file that only its owner can read, there when it is whole; raises `FileExistsError`."""
+    if path.exists():
+        raise FileExistsError(17, "the file exists already", str(path))
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(partial, path)  # unlike a rename, it does not replace what came in between
+    finally:
+        partial.unlink(missing_ok=True)

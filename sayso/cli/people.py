@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from enroll.errors import SpeakerNotFound
+from sayso.bulk import Report, enroll_all, read_source
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName, Tenant
 from service.idempotency import id_from
@@ -24,12 +27,27 @@ def register(app: typer.Typer) -> None:
 
 
 def enroll(
-    speaker_id: SpeakerId,
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Recordings of the speaker.")],
+    speaker_id: Annotated[str | None, typer.Argument(metavar="ID", help="The speaker's id.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILES...", help="Recordings of the speaker.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Many at once: a folder with one folder a speaker, or a CSV."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="With --from: write what became of each recording here, as CSV.")
+    ] = None,
     tenant: Tenant = "default",
     as_json: AsJson = False,
 ) -> None:
-    """Add recordings to a speaker, who is created if new."""
+    """Add recordings to a speaker, who is created if new; or enrol many with --from."""
+    if source is not None:
+        if speaker_id is not None:
+            raise typer.BadParameter("--from takes ids and recordings from the folder or CSV: give no others")
+        return _enroll_many(source, report, tenant, as_json)
+    if speaker_id is None or not files:
+        raise typer.BadParameter("give an id and recordings, or --from FOLDER")
     recordings = [file.read_bytes() for file in files]  # all of them, before anything is changed
     with common.engine() as engine:
         try:
@@ -44,7 +62,34 @@ def enroll(
     text = f"{speaker_id}: {last.status}, {last.net_speech_s:.1f} s of speech"
     if last.remaining_speech_s:
         text += f", {last.remaining_speech_s:.1f} s more needed"
-    common.show([item.model_dump() for item in added], as_json, text)
+    return common.show([item.model_dump() for item in added], as_json, text)
+
+
+def _enroll_many(source: Path, report: Path | None, tenant: str, as_json: bool) -> None:
+    people = read_source(source)
+    rows = []
+    with ExitStack() as stack:
+        written = Report(stack.enter_context(report.open("w", newline=""))) if report else None
+        engine = stack.enter_context(common.engine())
+        bar = stack.enter_context(common.progress_bar())
+        task = bar.add_task("recordings", total=sum(len(person.files) for person in people))
+        for row in enroll_all(engine, people, lambda: common.call(tenant), lambda: bar.advance(task)):
+            rows.append(row)
+            if written:
+                written.add(row)
+    last = {row.speaker: row.status for row in rows if row.status}
+    enrolled = sum(status == "enrolled" for status in last.values())
+    refused = [row for row in rows if row.outcome == "refused"]
+    lines = [f"{row.path}: {row.detail}" for row in refused[:20]]
+    if len(refused) > len(lines):
+        lines.append(f"and {len(refused) - len(lines)} more")
+    lines.append(
+        f"{len(rows) - len(refused)} of {len(rows)} recordings taken; "
+        f"{enrolled} of {len(people)} speakers enrolled"
+    )
+    common.show([asdict(row) for row in rows], as_json, "\n".join(lines))
+    if refused:
+        raise typer.Exit(1)
 
 
 def verify(
@@ -77,7 +122,7 @@ def identify(
 def _verification(answer: Verification) -> str:
     reason = f" ({answer.reason})" if answer.reason else ""
     return (
-        f"{answer.decision}{reason}: score {answer.score:.3f}, threshold {answer.threshold.value:.3f} "
+        f"{answer.decision}{reason}: score {_score(answer.score)}, threshold {answer.threshold.value:.3f} "
         f"at {answer.threshold.operating_point}{_llr(answer.llr)}"
     )
 
@@ -89,9 +134,13 @@ def _identification(answer: Identification) -> str:
         f"{answer.decision}{found}{reason}: threshold {answer.threshold.value:.3f} at "
         f"{answer.threshold.operating_point} among {answer.searched}"
     ]
-    lines += [f"  {c.rank}. {c.speaker_id}  score {c.score:.3f}{_llr(c.llr)}" for c in answer.candidates]
+    lines += [f"  {c.rank}. {c.speaker_id}  score {_score(c.score)}{_llr(c.llr)}" for c in answer.candidates]
     return "\n".join(lines)
 
 
 def _llr(value: float | None) -> str:
     return "" if value is None else f", LLR {value:+.1f}"
+
+
+def _score(value: float | None) -> str:
+    return "withheld" if value is None else f"{value:.3f}"

@@ -7,14 +7,17 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from enroll.errors import InvalidField
+from enroll.errors import InvalidField, StoreCorrupt
 from enroll.keys import SCOPES, KeyRing
+from enroll.lock import only_server
 from sayso.cli import common
 from service import logs
 from service.app import create_app
+from service.connection import guarded
 from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import Settings
+from service.streaming import MAX_MESSAGE_BYTES
 
 TENANT, ADMIN_LABEL = "default", "SAYSO_ADMIN_KEY"
 
@@ -30,6 +33,11 @@ def serve(
     """Run the service."""
     chosen = common.settings(host=host, port=port)
     logs.configure(chosen.log_level)
+    with only_server(chosen.store_path, f"http://{chosen.host}:{chosen.port}"):
+        _serve(chosen)
+
+
+def _serve(chosen: Settings) -> None:
     engine = Engine(chosen, Metrics())
     config = uvicorn.Config(
         create_app(engine),
@@ -38,10 +46,19 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        http=guarded(chosen.client_timeout_s, chosen.max_connections),
+        ssl_certfile=chosen.tls_cert,
+        ssl_keyfile=chosen.tls_key,
         timeout_graceful_shutdown=30,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_max_queue=4,
     )
     try:
+        if damage := engine.store.check():
+            raise StoreCorrupt(chosen.store_path, damage[0])
         engine.index.warm()
+        if differences := engine.index.check():
+            raise StoreCorrupt(chosen.store_path, differences[0])
         engine.check()
         listening = config.bind_socket()  # before anything is promised
         _announce(engine, chosen, _first_key(engine.store.keys, chosen))
@@ -67,12 +84,25 @@ def _first_key(keys: KeyRing, chosen: Settings) -> str | None:
 
 
 def _announce(engine: Engine, chosen: Settings, new_key: str | None) -> None:
-    url = f"http://{chosen.host}:{chosen.port}"
+    tls = chosen.tls_cert is not None
+    url = f"{'https' if tls else 'http'}://{chosen.host}:{chosen.port}"
     lines = [f"Sayso answers on {url} (API: {url}/docs), keeping its data in {chosen.data_dir}"]
     for model in engine.models.values():
         point = model.policy.operating_point if model.policy else None
         state = f"threshold {point.source}" if point else "NOT CALIBRATED: it will refuse to decide"
         lines.append(f"  model {model.name} on {model.embedder.provider}, {state}")
+        outdated = engine.store.recordings.outdated(model.embedder.sha256)
+        if outdated:
+            kept = sum(speaker.recordings for speaker in outdated)
+            lines.append(
+                f"    {len(outdated)} speakers were enrolled without it: {kept} are embedded again from kept "
+                f"recordings, {len(outdated) - kept} must enrol again "
+                f"(sayso speakers outdated --model {model.name})"
+            )
+    if not tls and chosen.host not in ("127.0.0.1", "::1", "localhost"):
+        lines.append(
+            "  without TLS: keys and voices travel in the clear unless a proxy in front encrypts them"
+        )
     if new_key:
         lines += [
             "",

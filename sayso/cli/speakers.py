@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from enroll.transfer import export_speakers, import_speakers
+from runtime.model_file import network_sha256
 from sayso.cli import common
-from sayso.cli.common import AsJson, Tenant
+from sayso.cli.common import AsJson, ModelName, Tenant
 from service.schemas import SpeakerOut, SpeakerPage
+from service.upkeep import reembed
 
-app = typer.Typer(help="List, show and delete speakers.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, disclose, unlock, delete, export and import speakers; opt-outs; changes of model.",
+    no_args_is_help=True,
+)
 SpeakerId = Annotated[str, typer.Argument(metavar="ID")]
 
 
@@ -43,5 +53,113 @@ def show(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = Fa
 def delete(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = False) -> None:
     """Delete a speaker with all enrolments, for good."""
     with common.store() as store:
-        store.delete_speaker(tenant, speaker_id)
-    common.show({"deleted": speaker_id}, as_json, f"deleted {speaker_id}")
+        backups = store.delete_speaker(tenant, speaker_id)
+    text = f"deleted {speaker_id}{common.held_by(backups)}"
+    common.show({"deleted": speaker_id, "backups": backups}, as_json, text)
+
+
+@app.command()
+def disclose(
+    speaker_id: SpeakerId,
+    out: Annotated[Path | None, typer.Option(help="A new file instead of standard output.")] = None,
+    tenant: Tenant = "default",
+) -> None:
+    """Write everything kept on a speaker as JSON: fields, vectors, kept recordings, audit entries."""
+    with common.store() as store:
+        everything = store.rights.everything_about(tenant, speaker_id)
+    text = json.dumps(everything, indent=2)
+    if out is None:
+        typer.echo(text)
+        return
+    with os.fdopen(os.open(out, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(text + "\n")
+    typer.echo(f"wrote {out}: it holds voice vectors, unsealed")
+
+
+@app.command("opt-out")
+def opt_out(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = False) -> None:
+    """Block an id from enrolment and every decision, also one that was never enrolled."""
+    with common.store() as store:
+        store.rights.opt_out(tenant, speaker_id)
+    common.show({"opted_out": speaker_id}, as_json, f"{speaker_id} has opted out")
+
+
+@app.command("opt-in")
+def opt_in(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = False) -> None:
+    """Withdraw an opt-out, with the person's consent."""
+    with common.store() as store:
+        store.rights.opt_in(tenant, speaker_id)
+    common.show({"opted_in": speaker_id}, as_json, f"{speaker_id} may be enrolled")
+
+
+@app.command()
+def outdated(model: ModelName = None, as_json: AsJson = False) -> None:
+    """List enrolled speakers whom a served model cannot compare, since they were enrolled without it."""
+    sha256 = network_sha256(common.model_path(model).read_bytes())
+    with common.store() as store:
+        found = store.recordings.outdated(sha256)
+    lines = [
+        f"{o.tenant}\t{o.speaker_id}\t{'recordings kept' if o.recordings else 'must enrol again'}"
+        for o in found
+    ]
+    common.show([asdict(o) for o in found], as_json, "\n".join(lines) or "none")
+
+
+@app.command("reembed")
+def reembed_(as_json: AsJson = False) -> None:
+    """Embed kept recordings with models served since; the service does the same by itself."""
+    with common.engine() as engine, common.progress_bar() as bar:
+        task = bar.add_task("recordings", total=None)
+        done, failed = reembed(engine, lambda tried, total: bar.update(task, completed=tried, total=total))
+    text = f"{done} recordings embedded" + (f", {failed} could not be" if failed else "")
+    common.show({"embedded": done, "failed": failed}, as_json, text)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def unlock(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = False) -> None:
+    """Forget the failed attempts on a speaker, so that they can be verified again at once."""
+    with common.store() as store:
+        store.attempts.unlock(tenant, speaker_id)
+    common.show({"unlocked": speaker_id}, as_json, f"unlocked {speaker_id}")
+
+
+@app.command("export")
+def export_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; it must be new.")],
+    group: Annotated[str | None, typer.Option(help="Only this group.")] = None,
+    tenant: Tenant = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Write speakers with their vectors to a file, for another instance of the same model."""
+    count = 0
+
+    def counted() -> None:
+        nonlocal count
+        count += 1
+
+    with common.store() as store, common.private_file(file) as out:
+        out.writelines(f"{line}\n" for line in export_speakers(store, tenant, group, counted))
+    text = f"{file}: {count} speakers. It is biometric data in the clear: keep it as you would a key"
+    common.show({"file": str(file), "speakers": count}, as_json, text)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `speakers export` wrote.")],
+    tenant: Tenant = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Take over exported speakers; doing it again adds nothing twice."""
+    models = {network_sha256(path.read_bytes()) for path in common.settings().models.values()}
+    with common.store() as store, file.open(encoding="utf-8") as lines:
+        done = import_speakers(store, tenant, lines, models)
+    lines_ = [f"{speaker}: {why}" for speaker, why in done.refused]
+    lines_.append(
+        f"{done.created} speakers created, {done.known} known already; {done.enrollments} enrolments added, "
+        f"{done.already_there} there already"
+    )
+    common.show(asdict(done), as_json, "\n".join(lines_))
+    if done.refused:
+        raise typer.Exit(1)

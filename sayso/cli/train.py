@@ -47,6 +47,7 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", help="A checkpoint of the same network to begin with.")
     ] = None,
+    seed: Annotated[int | None, typer.Option(help="In place of the recipe's own seed.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")] = "auto",
     compile_trunk: Annotated[
         bool, typer.Option("--compile", help="torch.compile: needs a C++ compiler, a quarter faster.")
@@ -64,6 +65,7 @@ def train(
             features or work / "features",
             workers=available_cores(),
             progress=lambda done, total: bar.update(caching, completed=done, total=total),
+            seed=seed,
         )
         bar.remove_task(caching)
         trainer = run.trainer(prepared, work, device, compile_trunk, start)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import Field
 
 from service.auth import Embedder, Verifier
 from service.idempotency import IdempotentRoute
 from service.schemas import Comparison, EmbeddingOut, Identification, Verification
-from service.uploads import audio_body, recordings
+from service.uploads import MAX_NAME, audio_body, recordings
 from service.work import engine_of, work
 
 router = APIRouter(prefix="/v1", tags=["decisions"], route_class=IdempotentRoute)
-Model = Annotated[str | None, Query(description="A served model; the default one if absent.")]
+Model = Annotated[
+    str | None, Query(max_length=MAX_NAME, description="A served model; the default one if absent.")
+]
 
 
 @router.post("/speakers/{speaker_id}/verify", summary="Is this the speaker?", openapi_extra=audio_body())
@@ -29,9 +32,10 @@ async def identify(
     key: Verifier,
     model: Model = None,
     top_k: Annotated[int, Query(ge=1, le=100, description="Candidates to list.")] = 5,
-    group: Annotated[str | None, Query(description="Search only this group.")] = None,
+    group: Annotated[str | None, Query(max_length=MAX_NAME, description="Search only this group.")] = None,
     candidates: Annotated[
-        list[str] | None, Query(max_length=1000, description="Search only these speakers.")
+        list[Annotated[str, Field(max_length=MAX_NAME)]] | None,
+        Query(max_length=1000, description="Search only these speakers."),
     ] = None,
 ) -> Identification:
     """Search the enrolled speakers for a recording's voice (1:N, open set)."""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from enroll.errors import SpeakerExists
-from service.auth import Enroller, Reader
+from service.auth import Administrator, Enroller, Reader
 from service.idempotency import HEADER, IdempotentRoute, id_from
 from service.schemas import (
     EnrollmentAdded,
     EnrollmentList,
+    EnrollmentOut,
     SpeakerIn,
     SpeakerOut,
     SpeakerPage,
     SpeakerPatch,
 )
-from service.uploads import audio_body, recordings
+from service.uploads import MAX_NAME, audio_body, recordings
 from service.work import engine_of, work
 
 router = APIRouter(prefix="/v1/speakers", tags=["speakers"], route_class=IdempotentRoute)
@@ -31,7 +32,15 @@ def create(request: Request, key: Enroller, body: SpeakerIn) -> SpeakerOut:
     retry_key = request.headers.get(HEADER)
     made = id_from("spk", key.id, retry_key) if body.id is None and retry_key else None
     try:
-        speaker = store.create_speaker(key.tenant, made or body.id, body.name, body.groups, body.metadata)
+        speaker = store.create_speaker(
+            key.tenant,
+            made or body.id,
+            body.name,
+            body.groups,
+            body.metadata,
+            None if body.consent is None else body.consent.model_dump(),
+            body.expires_at,
+        )
     except SpeakerExists:
         if made is None:
             raise
@@ -44,8 +53,8 @@ def list_(
     request: Request,
     key: Reader,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: str | None = None,
-    group: str | None = None,
+    cursor: Annotated[str | None, Query(max_length=MAX_NAME)] = None,
+    group: Annotated[str | None, Query(max_length=MAX_NAME)] = None,
 ) -> SpeakerPage:
     """A page of speakers in the order they were created; pass `next_cursor` on for the next."""
     page = engine_of(request).store.speakers(key.tenant, limit, cursor, group)
@@ -69,8 +78,26 @@ def change(request: Request, key: Enroller, speaker_id: str, body: SpeakerPatch)
 
 @router.delete("/{speaker_id}", status_code=204, summary="Delete a speaker")
 def delete(request: Request, key: Enroller, speaker_id: str) -> Response:
-    """Remove the speaker with all enrolments and templates, for good."""
-    engine_of(request).store.delete_speaker(key.tenant, speaker_id)
+    """Remove the speaker with all enrolments and templates, for good.
+
+    `Sayso-Backups` says how many backups were made while the speaker was there and may still hold them.
+    """
+    engine = engine_of(request)
+    backups = engine.store.delete_speaker(key.tenant, speaker_id)
+    engine.index.refresh(key.tenant)
+    return Response(status_code=204, headers={"Sayso-Backups": str(len(backups))})
+
+
+@router.get("/{speaker_id}/export", summary="Everything kept on a speaker")
+def export(request: Request, key: Administrator, speaker_id: str) -> dict[str, Any]:
+    """Fields, enrolments with vectors and kept recordings (base64), templates, audit entries."""
+    return engine_of(request).store.rights.everything_about(key.tenant, speaker_id)
+
+
+@router.post("/{speaker_id}/unlock", status_code=204, summary="Unlock a speaker")
+def unlock(request: Request, key: Enroller, speaker_id: str) -> Response:
+    """Forget the failed attempts on a speaker, so that they can be verified again at once."""
+    engine_of(request).store.attempts.unlock(key.tenant, speaker_id)
     return Response(status_code=204)
 
 
@@ -92,7 +119,8 @@ async def enroll(request: Request, key: Enroller, speaker_id: str) -> Enrollment
 def enrollments(request: Request, key: Reader, speaker_id: str) -> EnrollmentList:
     """The speaker's enrolments, oldest first."""
     found = engine_of(request).store.enrollments(key.tenant, speaker_id)
-    return EnrollmentList.model_validate({"items": found})
+    scores = key.allows("scores")
+    return EnrollmentList(items=[EnrollmentOut.seen(enrollment, scores) for enrollment in found])
 
 
 @router.delete("/{speaker_id}/enrollments/{enrollment_id}", summary="Delete an enrolment")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from hmac import compare_digest
 
 import structlog
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from service.auth import Reader
+from service.auth import CHALLENGE, Reader, token_of
 from service.errors import ServiceError
 from service.schemas import Health, ModelList, ModelOut
 from service.work import engine_of
@@ -56,10 +56,11 @@ async def readyz(request: Request) -> Health:
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 def metrics(request: Request) -> Response:
     """Per-stage and per-model latencies, decisions, scores, queue and batches, in Prometheus' text format."""
-    text = engine_of(request).metrics.text()
+    engine = engine_of(request)
+    asked = engine.settings.metrics_key
+    if asked is not None and not compare_digest(
+        (token_of(request) or "").encode(errors="replace"), asked.get_secret_value().encode()
+    ):
+        raise ServiceError(401, "key_invalid", "metrics are shown to SAYSO_METRICS_KEY only", CHALLENGE)
+    text = engine.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-@router.get("/", include_in_schema=False)
-async def root() -> RedirectResponse:
-    return RedirectResponse("/docs")

@@ -27,7 +27,8 @@ def test_files_are_private(store: Store, path: Path) -> None:
     store.create_speaker("t", "alice")
     assert path.parent.stat().st_mode & 0o777 == 0o700
     modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
-    assert modes == {"sayso.db": 0o600, "sayso.db-wal": 0o600, "sayso.db-shm": 0o600}
+    names = ("master.key", "sayso.db", "sayso.db-wal", "sayso.db-shm")
+    assert modes == dict.fromkeys(names, 0o600)
 
 
 def test_a_readable_copy_is_made_private_again(path: Path) -> None:
@@ -142,7 +143,7 @@ def test_many_processes_may_create_it_at_once(path: Path) -> None:
 def test_a_write_that_raises_leaves_nothing(path: Path) -> None:
     def fail(database: Database) -> None:
         with database.write() as connection:
-            connection.execute("INSERT INTO tenants VALUES ('t', 1, 0)")
+            connection.execute("INSERT INTO tenants VALUES ('t', 1, 0, 0)")
             raise KeyError
 
     with closing(Database(path)) as database:
@@ -156,13 +157,13 @@ def test_a_reader_sees_one_snapshot(path: Path) -> None:
     with closing(Database(path)) as database, database.read() as reader:
         assert reader.execute("SELECT COUNT(*) FROM tenants").fetchone()[0] == 0
         with database.write() as writer:
-            writer.execute("INSERT INTO tenants VALUES ('t', 1, 0)")
+            writer.execute("INSERT INTO tenants VALUES ('t', 1, 0, 0)")
         assert reader.execute("SELECT COUNT(*) FROM tenants").fetchone()[0] == 0
 
 
 def test_readers_cannot_write(path: Path) -> None:
     with closing(Database(path)) as database, pytest.raises(StoreUnavailable), database.read() as reader:
-        reader.execute("INSERT INTO tenants VALUES ('t', 1, 0)")
+        reader.execute("INSERT INTO tenants VALUES ('t', 1, 0, 0)")
 
 
 def test_a_writer_in_the_way_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,11 +184,11 @@ def test_a_purge_held_up_by_a_reader_is_made_up_for(path: Path) -> None:
         with database.read() as reader:
             reader.execute("SELECT COUNT(*) FROM tenants").fetchone()
             with database.write() as writer:
-                writer.execute("INSERT INTO tenants VALUES ('t', 1, 0)")
+                writer.execute("INSERT INTO tenants VALUES ('t', 1, 0, 0)")
             database.purge()
             assert wal.stat().st_size > 0
         with database.write() as writer:
-            writer.execute("INSERT INTO tenants VALUES ('u', 1, 0)")
+            writer.execute("INSERT INTO tenants VALUES ('u', 1, 0, 0)")
         assert wal.stat().st_size == 0
 
 

@@ -2,13 +2,16 @@
 
 import hashlib
 import re
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from enroll import clock
+from enroll.database import Database
 from enroll.errors import InvalidField, KeyNotFound
+from enroll.schema import MIGRATIONS
 from enroll.store import Store
 
 CHOSEN = "an operator's own long secret"
@@ -108,3 +111,57 @@ def test_listing_and_the_first_start(store: Store) -> None:
     revoked = store.keys.revoke_key(key.id)
     assert store.keys.has_keys()
     assert store.keys.list_keys() == [revoked]
+
+
+def test_a_rotated_key_and_its_successor_work_side_by_side(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = datetime.now(UTC)
+    old, text = store.keys.create_key("t", ["read", "verify"], "door")
+    new, successor = store.keys.rotate_key(old.id, timedelta(hours=2))
+    assert (new.tenant, new.scopes, new.label, new.expires_at) == (old.tenant, old.scopes, old.label, None)
+    assert new.id != old.id
+    monkeypatch.setattr(clock, "now", lambda: start + timedelta(hours=1))
+    assert store.keys.authenticate(text) is not None
+    assert store.keys.authenticate(successor) == new
+    monkeypatch.setattr(clock, "now", lambda: start + timedelta(hours=3))
+    assert store.keys.authenticate(text) is None
+    assert store.keys.authenticate(successor) == new
+    with pytest.raises(InvalidField, match="revoked or expired"):
+        store.keys.rotate_key(old.id, timedelta(hours=2))
+    with pytest.raises(KeyNotFound):
+        store.keys.rotate_key("nobody", timedelta(0))
+
+
+def test_rotation_never_lengthens_a_key_and_passes_its_lifetime_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = datetime.now(UTC)
+    old, text = store.keys.create_key("t", ["read"], "door", start + timedelta(days=10))
+    later = start + timedelta(days=9)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    new, _ = store.keys.rotate_key(old.id, timedelta(days=7))
+    kept = store.keys.authenticate(text)
+    assert kept is not None
+    assert kept.expires_at == old.expires_at
+    lifetime = datetime.fromisoformat(new.expires_at or "") - later
+    assert abs(lifetime - timedelta(days=10)) < timedelta(minutes=1)
+
+
+def test_keys_of_before_go_on_seeing_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "old.db"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("enroll.database.MIGRATIONS", MIGRATIONS[:1])
+        Database(path).close()
+    with sqlite3.connect(path) as connection:
+        for name, scopes in (("a", '["read","verify"]'), ("b", '["read"]')):
+            values = (name, "t", scopes, "", b"x" * 32, "2026-01-01T00:00:00.000Z")
+            connection.execute(
+                "INSERT INTO api_keys (id, tenant, scopes, label, digest, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                values,
+            )
+    connection.close()
+    with Store(path, 1.0) as store:
+        found = {key.id: key.scopes for key in store.keys.list_keys()}
+    assert found == {"a": {"read", "verify", "scores"}, "b": {"read"}}

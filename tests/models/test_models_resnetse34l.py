@@ -3,7 +3,10 @@
 import pytest
 import torch
 from models_published import Published
+from torch import nn
 
+from models.frontend import FrontEndOptions
+from models.network import NetworkConfig, SpeakerNetwork
 from models.pooling import AttentivePooling
 from models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
 
@@ -60,3 +63,28 @@ def test_a_constant_signal_has_a_finite_spread_and_gradient() -> None:
 def test_an_unknown_pooling_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown pooling 'mean'"):
         AttentivePooling("mean", 4)
+
+
+def test_norms_that_help_training_fold_into_the_published_network() -> None:
+    torch.manual_seed(0)
+    options = {
+        "pooling": "ASP",
+        "embedding_dim": 24,
+        "n_mels": 40,
+        "filters": [8, 8, 8, 8],
+        "blocks": [1] * 4,
+    }
+    config = NetworkConfig("ResNetSE34L", {**options, "embedding_norm": True}, FrontEndOptions(n_mels=40))
+    trained = SpeakerNetwork(config)
+    norms = [trained.trunk.pooled_norm, trained.trunk.fc_norm]
+    for norm in norms:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    for _ in range(3):
+        trained(torch.randn(4, 16_000))  # so that the norms have seen something
+    plain = trained.eval().folded()
+    assert plain.config.options == options
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in plain.modules())
+    waveform = torch.randn(3, 16_000)
+    torch.testing.assert_close(plain(waveform), trained(waveform), atol=1e-5, rtol=0)
+    assert plain.folded() is plain

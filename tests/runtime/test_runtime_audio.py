@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_samples import encode
 
+from runtime import audio
 from runtime.audio import Recording, decode
 from runtime.errors import (
+    AudioOverCompressed,
     AudioTooLong,
     EmptyAudio,
     InputError,
@@ -303,6 +305,37 @@ def test_any_bytes_are_refused_politely(content: bytes) -> None:
             decode(start + content, 1.0)
         except InputError:
             continue
+
+
+RECORDERS = {"AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX"}
+
+
+@pytest.mark.parametrize("format", sorted(set(sf.available_formats()) - {"RAW", "SD2"}))
+def test_only_what_recorders_write_reaches_libsndfile(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        content = encode(VOICE, 16_000, format)
+    except (sf.SoundFileError, RuntimeError):
+        pytest.skip("it cannot be written at this rate")
+    if format in RECORDERS:
+        assert decode(content, LIMIT_S).duration_s > 0.4
+        return
+    monkeypatch.setattr(sf, "SoundFile", lambda file: pytest.fail("it was opened"))
+    with pytest.raises(UndecodableAudio, match="send WAV"):
+        decode(content, LIMIT_S)
+
+
+def test_a_tagged_mp3_is_read() -> None:
+    tag = b"ID3\x04\x00\x00\x00\x00\x00\x0a" + b"\0" * 10
+    assert decode(tag + encode(VOICE, format="MP3"), LIMIT_S).duration_s > 1
+
+
+def test_silence_cannot_unfold_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "_UNPACKED_FREE", 1_000_000)
+    silence = encode(np.zeros((60 * 48_000, 2), np.int16), 48_000, "FLAC")
+    with pytest.raises(AudioOverCompressed, match="1000 times"):
+        decode(silence, 100.0)
+    loud = np.random.default_rng(0).standard_normal((48_000, 2)).astype(np.float32) / 10
+    assert decode(encode(loud, 48_000, "FLAC"), 100.0).duration_s == 1.0
 
 
 def test_every_format_soundfile_knows_is_read_or_refused() -> None:

@@ -118,12 +118,32 @@ def test_items_that_cannot_be_joined_are_run_apart(model: Model, start: Callable
     held(model, batcher)
     odd = batcher.submit(np.full((1, 9), 5.0, np.float32))
     even = batcher.submit(item(6.0))
-    none = batcher.submit(np.zeros((0, 9), np.float32))
+    with pytest.raises(ValueError, match="needs a window"):
+        batcher.submit(np.zeros((0, 9), np.float32))
     model.open.set()
     assert odd.result(SECONDS).vectors.tolist() == [[5.0, 5.0]]
     assert even.result(SECONDS).vectors.tolist() == [[6.0, 6.0]]
-    with pytest.raises(EmbeddingFailed):
-        none.result(SECONDS)
+
+
+def test_windows_of_one_length_share_a_batch(model: Model, start: Callable[..., Batcher]) -> None:
+    batcher = start()
+    held(model, batcher)
+    lengths = [4, 9, 4, 9, 9]
+    futures = [batcher.submit(np.full((1, n), float(i), np.float32)) for i, n in enumerate(lengths)]
+    model.open.set()
+    assert [future.result(SECONDS).vectors[0, 0] for future in futures] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert model.batches == [1, 2, 3]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 9])
+def test_a_model_that_loses_or_makes_up_vectors_fails(rows: int) -> None:
+    """Vectors are dealt out by their place: one too few would be somebody else's."""
+    batcher = Batcher(lambda windows: np.ones((rows, 2), np.float32))
+    try:
+        with pytest.raises(EmbeddingFailed, match=f"{rows} vectors for 2"):
+            batcher.submit(item(1.0, windows=2)).result(SECONDS)
+    finally:
+        batcher.close()
 
 
 def test_an_observer_that_fails_hangs_no_one(model: Model, start: Callable[..., Batcher]) -> None:

@@ -31,7 +31,7 @@ def test_enrolment_adds_up_until_enrolled(service: Any) -> None:
 
 def test_verify_tells_two_voices_apart(make_service: Any) -> None:
     """Synthetic voices are alike to a network of real ones, so the threshold is set between them."""
-    calibrated = make_service()
+    calibrated = make_service(replay_days=0)
     calibrated.enrolled("ann", voice_of("ann", 1), voice_of("ann", 2, 8))
     takes = [voice_of(name, 3) for name in ("ann", "bob")]
     same, other = (calibrated.post("/v1/speakers/ann/verify", content=data).json() for data in takes)
@@ -45,12 +45,13 @@ def test_verify_tells_two_voices_apart(make_service: Any) -> None:
         assert {"decode", "speech", "queue", "embed", "search", "total"} == answer["timings_ms"].keys()
         assert answer["model"]["sha256"] == calibrated.engine.models["baseline"].embedder.sha256
 
-    between = make_service(thresholds={"baseline": (same["score"] + other["score"]) / 2})
+    between = make_service(replay_days=0, thresholds={"baseline": (same["score"] + other["score"]) / 2})
     answers = [between.post("/v1/speakers/ann/verify", content=data).json() for data in takes]
     assert [answer["decision"] for answer in answers] == ["accept", "reject"]
 
 
-def test_multipart_and_raw_bodies_are_the_same_recording(service: Any) -> None:
+def test_multipart_and_raw_bodies_are_the_same_recording(make_service: Any) -> None:
+    service = make_service(replay_days=0)
     service.enrolled("ann", voice_of("ann", 1), voice_of("ann", 2, 8))
     data = voice_of("ann", 3)
     raw = service.post("/v1/speakers/ann/verify", content=data, headers={"Content-Type": "audio/wav"})
@@ -203,7 +204,8 @@ def test_deleting_forgets_this_tenants_answers_about_the_speaker_only(service: A
     assert service.post("/v1/speakers", json={"id": "status"}, headers=headers).status_code == 201
 
 
-def test_concurrent_calls_answer_what_single_ones_do(service: Any) -> None:
+def test_concurrent_calls_answer_what_single_ones_do(make_service: Any) -> None:
+    service = make_service(replay_days=0, attempts_before_delay=0)
     service.enrolled("ann", voice_of("ann", 1), voice_of("ann", 2, 8))
     takes = [voice_of(name, take, 6) for name in ("ann", "bob") for take in (1, 2, 3, 5)]
 

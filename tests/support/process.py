@@ -3,21 +3,24 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 START_LIMIT_S = 60.0
+Run = Callable[..., subprocess.CompletedProcess[str]]  # the fixture `run` of the command line's tests
 
 
 class Server:
     """`sayso serve` on a free port of this machine; its key is read off what the first start prints."""
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
+    def __init__(self, data_dir: Path, certificate: Path | None = None, **settings: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -29,7 +32,9 @@ class Server:
         }
         self.log = data_dir.parent / "server.log"
         self.key = ""
-        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+        url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
+        trusted = ssl.create_default_context(cafile=certificate) if certificate else True
+        self.client = httpx2.Client(base_url=url, timeout=60, verify=trusted)
         self.start()
 
     def start(self) -> None:

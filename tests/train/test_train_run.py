@@ -158,3 +158,21 @@ def test_a_run_may_begin_with_an_earlier_ones_weights(corpus: Corpus, work: Path
     other = prepared(corpus, work, options=RECIPE["options"] | {"pooling": "ASP"})
     with pytest.raises(CheckpointError, match=r"earlier\.safetensors is another network than the recipe's"):
         run.trainer(other, work / "other", "cpu", False, earlier)
+
+
+def test_norms_of_training_are_folded_away_and_begin_anew(corpus: Corpus, work: Path, tmp_path: Path) -> None:
+    options = {**RECIPE["options"], "embedding_norm": True}
+    first = prepared(corpus, work, crops=3 * 16, options=options)
+    trainer = run.trainer(first, work / "first", "cpu", compile_trunk=False)
+    kept = tmp_path / "kept.safetensors"
+    run.finish(trainer, first, trainer.run(lambda step, facts: None), kept)
+    loaded = load_checkpoint(kept).network
+    assert loaded.config.options == RECIPE["options"]
+    audio = torch.from_numpy(synthetic_voice(2.0))[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(audio), trainer.network.eval()(audio), atol=1e-5, rtol=0)
+
+    second = prepared(corpus, work, crops=16, options=options, seed=2)
+    again = run.trainer(second, work / "second", "cpu", False, kept).network.trunk
+    assert torch.equal(again.fc.weight, loaded.trunk.fc.weight)
+    assert torch.equal(again.fc_norm.weight, torch.ones(RECIPE["options"]["embedding_dim"]))

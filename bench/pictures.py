@@ -1,0 +1,58 @@
+"""The latency table as a picture, the study's figures drawn through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from bench.latency import WINDOW_S, Latency
+from bench.path import Served
+from bench.timing import Spread
+from evaluate.plots import COLOURS, GREY
+from service.metrics import STUDY_SECONDS
+
+
+def draw_latency(found: Latency, served: Served, peers: Mapping[str, Spread], picture: Path) -> None:
+    """Medians of 3 s on one thread, with lines to their 95th percentile; the format is the suffix's."""
+    bars = [
+        (f"{r.case.model}, {r.case.engine}", r.time, COLOURS[0 if r.case.engine == "onnxruntime" else 4])
+        for r in found.rows
+        if (r.case.part, r.case.threads, r.case.seconds, r.case.batch) == ("model", 1, WINDOW_S, 1)
+    ]
+    bars += [
+        (f"{r.model}, whole call over HTTP", r.http, COLOURS[2])
+        for r in served.rows
+        if (r.seconds, r.sample_rate) == (WINDOW_S, 16_000)
+    ]
+    bars += [(name, time, COLOURS[3]) for name, time in peers.items() if name not in found.facts]
+    figure = Figure(figsize=(8.0, 1.2 + 0.42 * len(bars)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    for place, (_, time, colour) in enumerate(bars):
+        axes.barh(place, time.p50, color=colour, height=0.62)
+        axes.plot((time.p50, time.p95), (place, place), color=GREY, linewidth=1.2)
+        axes.annotate(
+            f"{time.p50:.1f}",
+            (max(time.p50, time.p95), place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    for number, (network, seconds) in enumerate(STUDY_SECONDS.items()):
+        axes.axvline(seconds * 1000, color=COLOURS[1], linestyle=("--", ":")[number], linewidth=1.2, zorder=0)
+        axes.annotate(
+            f"the study's {network}: {seconds * 1000:g} ms",
+            (seconds * 1000, 1.0),
+            (-4 if number == 0 else 4, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if number == 0 else "left",
+            fontsize=8,
+            color=COLOURS[1],
+        )
+    axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
+    axes.invert_yaxis()
+    axes.set_xlabel("ms for 3 s of speech, one thread: median, and line to the 95th percentile")
+    figure.savefig(picture, dpi=160)

@@ -1,0 +1,81 @@
+"""Backups, made beside a running service: one database file, sealed as the store is, without the key."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from enroll import clock
+from enroll.audit import AuditLog
+from enroll.database import Database
+from enroll.disk import clear_drafts, draft_of, sync_folder
+from enroll.errors import BackupRefused, StoreCorrupt
+from enroll.vault import Vault
+
+_STEP_PAGES = 1024
+Advance = Callable[[int, int], None]  # pages copied, pages in all
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that was made: where to, when, and the id of the master key it opens with."""
+
+    path: str
+    made_at: str
+    master_key: str
+
+
+def make_backup(
+    database: Database, vault: Vault, audit: AuditLog, target: Path, advance: Advance = lambda *_: None
+) -> Backup:
+    """Write a checked copy of the store to a file that does not exist yet.
+
+    Raises BackupRefused, OSError or StoreError; then there is no file of that name.
+    """
+    target = target.absolute()
+    if target.exists():
+        raise BackupRefused(f"{target} exists already. Choose another name, or move it away.")
+    draft = draft_of(target)
+    made_at = clock.stamp(clock.now())
+    clear_drafts(target.parent)
+    draft.unlink(missing_ok=True)
+    try:
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with database.read() as connection:
+            key = connection.execute("SELECT master_key FROM store").fetchone()[0]  # also takes the snapshot
+            damage = copy_database(connection, draft, advance)
+        if damage:
+            raise StoreCorrupt(database.path, damage[0])
+        descriptor = os.open(draft, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.link(draft, target)
+        sync_folder(target.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+    with database.write() as connection:
+        connection.execute("INSERT INTO backups VALUES (?, ?)", (made_at, str(target)))
+        audit.append(vault.keychain(connection), "store.backed_up", None)
+    return Backup(str(target), made_at, key)
+
+
+def backups_made(database: Database) -> list[tuple[str, str]]:
+    """Return (when, where) of each backup made of this store, oldest first. A file may be gone by now."""
+    with database.read() as connection:
+        rows = connection.execute("SELECT * FROM backups ORDER BY made_at").fetchall()
+    return [(row["made_at"], row["path"]) for row in rows]
+
+
+def copy_database(connection: sqlite3.Connection, target: Path, advance: Advance) -> list[str]:
+    """Copy the connection's database into a file by SQLite's online backup; returns what is damaged in it."""
+    with closing(sqlite3.connect(target, isolation_level=None)) as copy:
+        copy.execute("PRAGMA synchronous = FULL")
+        connection.backup(
+            copy, pages=_STEP_PAGES, progress=lambda _, left, total: advance(total - left, total)
+        )
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file, with no companions
+        return [row[0] for row in copy.execute("PRAGMA quick_check") if row[0] != "ok"]

@@ -1,0 +1,62 @@
+"""Does the store agree with itself? Every sealed value opens, and every template is the mean it should be."""
+
+import math
+
+import numpy as np
+
+from enroll import templates
+from enroll.errors import SealBroken
+from enroll.vault import Keychain, recording_context
+
+_ROUNDING = 1e-6
+
+
+def template_problems(keychain: Keychain) -> list[str]:
+    """Return what is wrong, one line each; empty when all is well."""
+    connection, problems = keychain.connection, []
+    expected = connection.execute(
+        "SELECT speaker, tenant, model_sha256, COUNT(*) AS enrollments,"
+        " SUM(enrollments.net_speech_s) AS speech FROM embeddings"
+        " JOIN enrollments ON enrollments.number = enrollment JOIN speakers ON speakers.number = speaker"
+        " GROUP BY speaker, model_sha256"
+    ).fetchall()
+    stored = {
+        (row["speaker"], row["model_sha256"]): row for row in connection.execute("SELECT * FROM templates")
+    }
+    for row in expected:
+        number, model = row["speaker"], row["model_sha256"]
+        name = f"tenant {row['tenant']}, speaker number {number}, model {model[:12]}"
+        found = stored.pop((number, model), None)
+        try:
+            mean = templates.mean_template(keychain, number, model)
+            if found is None:
+                if mean is not None:
+                    problems.append(f"{name}: the template is missing")
+                continue
+            vector = templates.read_template(keychain, number, model, found["sealed"])
+        except SealBroken as error:
+            problems.append(f"{name}: {error}")
+            continue
+        same = mean is not None and np.allclose(mean, vector, atol=_ROUNDING)
+        counted = found["enrollments"] == row["enrollments"]
+        if not (same and counted and math.isclose(found["net_speech_s"], row["speech"])):
+            problems.append(f"{name}: the template is not that of the enrolments")
+    problems += [f"speaker number {number}: a template without enrolments" for number, _ in stored]
+    for row in connection.execute("SELECT enrollment, sealed FROM recordings"):
+        try:
+            keychain.open(recording_context(row["enrollment"]), row["sealed"])
+        except SealBroken as error:
+            problems.append(str(error))
+    return problems
+
+
+def rebuild_templates(keychain: Keychain) -> int:
+    """Make every template again; returns of how many speakers. Raises SealBroken."""
+    speakers = keychain.connection.execute("SELECT number, tenant FROM speakers").fetchall()
+    for row in speakers:
+        templates.recompute(keychain, row["tenant"], row["number"])
+    keychain.connection.execute("UPDATE tenants SET revision = revision + 1")
+    keychain.connection.execute(
+        "UPDATE speakers SET revision = (SELECT revision FROM tenants WHERE tenants.tenant = speakers.tenant)"
+    )
+    return len(speakers)

@@ -1,0 +1,72 @@
+"""Taking people out of the store, inside a transaction; the store purges the bytes after it.
+
+Each erasure is noted by number, which says nothing about anybody, so that a backup made before it can be
+restored without bringing them back.
+"""
+
+import sqlite3
+
+from enroll import clock, rows, templates
+from enroll.idempotency import forget_answers
+from enroll.vault import Keychain
+
+
+def erase_speaker(keychain: Keychain, row: sqlite3.Row) -> None:
+    """Remove a speaker with everything that names them; one who opted out stays opted out."""
+    connection, tenant = keychain.connection, row["tenant"]
+    if row["opted_out"]:
+        keep_opted_out(keychain, tenant, row["id"])
+    connection.execute("DELETE FROM speakers WHERE number = ?", (row["number"],))
+    forget_answers(connection, tenant, row["id"])
+    revision = rows.next_revision(connection, tenant)
+    connection.execute("UPDATE tenants SET deleted_revision = ? WHERE tenant = ?", (revision, tenant))
+    note_erasure(connection, "speaker", row["number"])
+
+
+def erase_enrollment(keychain: Keychain, tenant: str, speaker: int, row: sqlite3.Row) -> None:
+    """Remove one recording's contribution and make the templates without it."""
+    connection = keychain.connection
+    connection.execute("DELETE FROM enrollments WHERE number = ?", (row["number"],))
+    forget_answers(connection, tenant, row["id"])
+    note_erasure(connection, "enrollment", row["number"])
+    templates.recompute(keychain, tenant, speaker)
+    rows.touch(connection, tenant, speaker)
+
+
+def expired_rows(connection: sqlite3.Connection) -> list[sqlite3.Row]:
+    """Return the speakers whose time is over."""
+    return connection.execute("SELECT * FROM speakers WHERE expires_at <= ?", (_now(),)).fetchall()
+
+
+def note_erasure(connection: sqlite3.Connection, kind: str, number: int) -> None:
+    """Remember that what had this number must not come back."""
+    connection.execute("INSERT OR IGNORE INTO erasures VALUES (?, ?, ?)", (kind, number, _now()))
+
+
+def keep_opted_out(keychain: Keychain, tenant: str, speaker_id: str) -> None:
+    """Remember an opt-out apart from the speaker, who may be gone or never have been there."""
+    keychain.connection.execute(
+        "INSERT OR IGNORE INTO opt_outs VALUES (?, ?, ?)",
+        (tenant, keychain.pseudonym(tenant, speaker_id), _now()),
+    )
+
+
+def forget_opt_out(keychain: Keychain, tenant: str, speaker_id: str) -> None:
+    """Let the id be enrolled again."""
+    keychain.connection.execute(
+        "DELETE FROM opt_outs WHERE tenant = ? AND speaker = ?",
+        (tenant, keychain.known_pseudonym(tenant, speaker_id)),
+    )
+
+
+def has_opted_out(keychain: Keychain, tenant: str, speaker_id: str) -> bool:
+    """Tell whether the id stays blocked although no speaker has it."""
+    found = keychain.connection.execute(
+        "SELECT 1 FROM opt_outs WHERE tenant = ? AND speaker = ?",
+        (tenant, keychain.known_pseudonym(tenant, speaker_id)),
+    )
+    return found.fetchone() is not None
+
+
+def _now() -> str:
+    return clock.stamp(clock.now())

@@ -1,0 +1,130 @@
+"""What a person may ask for: to be left out, to be shown what is kept of them, to be forgotten in time."""
+
+import base64
+import sqlite3
+from dataclasses import asdict
+from typing import Any
+
+from enroll import erasure, fields, rows
+from enroll.audit import AuditLog
+from enroll.database import Database
+from enroll.templates import read_embedding, read_template
+from enroll.vault import Keychain, Vault, recording_context
+
+
+class Rights:
+    """Opting out, expiry and export, in one store."""
+
+    def __init__(self, database: Database, vault: Vault, audit: AuditLog, required_speech_s: float) -> None:
+        self._database, self._vault, self._audit = database, vault, audit
+        self._required_speech_s = required_speech_s
+
+    def opt_out(self, tenant: str, speaker_id: str) -> None:
+        """Block an id, whether there is such a speaker or not. Raises InvalidField."""
+        fields.checked_id("id", speaker_id)
+        with self._database.write() as connection:
+            keychain = self._vault.keychain(connection)
+            erasure.keep_opted_out(keychain, tenant, speaker_id)
+            self._mark(keychain, tenant, speaker_id, out=True)
+
+    def opt_in(self, tenant: str, speaker_id: str) -> None:
+        """Withdraw an opt-out, with the person's consent. Raises InvalidField."""
+        fields.checked_id("id", speaker_id)
+        with self._database.write() as connection:
+            keychain = self._vault.keychain(connection)
+            erasure.forget_opt_out(keychain, tenant, speaker_id)
+            self._mark(keychain, tenant, speaker_id, out=False)
+
+    def expire(self) -> int:
+        """Erase the speakers whose time is over, bytes included; returns how many. They are hidden before."""
+        with self._database.read() as connection:
+            if not erasure.expired_rows(connection):
+                return 0
+        with self._database.write() as connection:
+            keychain = self._vault.keychain(connection)
+            expired = erasure.expired_rows(connection)
+            for row in expired:
+                erasure.erase_speaker(keychain, row)
+                self._audit.append(keychain, "speaker.expired", row["tenant"], row["id"])
+        self._database.purge()
+        return len(expired)
+
+    def everything_about(self, tenant: str, speaker_id: str) -> dict[str, Any]:
+        """Return all that is kept on a speaker, as JSON can hold it; that it was given out is logged.
+
+        The speaker, enrolments with vectors (lists of floats) and kept recordings (base64), templates,
+        answers kept for retries and audit entries. Raises SpeakerNotFound or SealBroken.
+        """
+        self._audit.flush()
+        with self._database.write() as connection:
+            row = rows.speaker_row(connection, tenant, speaker_id)
+            keychain = self._vault.keychain(connection)
+            everything = {
+                "speaker": asdict(rows.as_speaker(row, self._required_speech_s)),
+                "enrollments": _enrollments(keychain, row),
+                "templates": _templates(keychain, row["number"]),
+                "answers_for_retries": _answers(connection, tenant, speaker_id),
+            }
+            self._audit.append(keychain, "speaker.exported", tenant, speaker_id)
+        events = self._audit.events(tenant, speaker_id, limit=-1)
+        return {**everything, "audit": [asdict(event) for event in events]}
+
+    def _mark(self, keychain: Keychain, tenant: str, speaker_id: str, out: bool) -> None:
+        if rows.exists(keychain.connection, tenant, speaker_id):
+            row = rows.speaker_row(keychain.connection, tenant, speaker_id)
+            keychain.connection.execute(
+                "UPDATE speakers SET opted_out = ? WHERE number = ?", (out, row["number"])
+            )
+            rows.touch(keychain.connection, tenant, row["number"])
+        self._audit.append(keychain, "speaker.opted_out" if out else "speaker.opted_in", tenant, speaker_id)
+
+
+def _enrollments(keychain: Keychain, speaker: sqlite3.Row) -> list[dict[str, Any]]:
+    found = keychain.connection.execute(
+        "SELECT enrollments.*, recordings.sealed FROM enrollments LEFT JOIN recordings ON enrollment = number"
+        " WHERE speaker = ? ORDER BY number",
+        (speaker["number"],),
+    ).fetchall()
+    return [
+        {
+            **asdict(rows.as_enrollment(row, speaker["id"])),
+            "embeddings": _embeddings(keychain, row["number"]),
+            "recording": _recording(keychain, row["number"], row["sealed"]),
+        }
+        for row in found
+    ]
+
+
+def _embeddings(keychain: Keychain, enrollment: int) -> dict[str, list[float]]:
+    found = keychain.connection.execute("SELECT * FROM embeddings WHERE enrollment = ?", (enrollment,))
+    return {
+        row["model_sha256"]: read_embedding(keychain, enrollment, row["model_sha256"], row["sealed"]).tolist()
+        for row in found.fetchall()
+    }
+
+
+def _recording(keychain: Keychain, enrollment: int, sealed: bytes | None) -> str | None:
+    if sealed is None:
+        return None
+    return base64.b64encode(keychain.open(recording_context(enrollment), sealed)).decode()
+
+
+def _templates(keychain: Keychain, number: int) -> list[dict[str, Any]]:
+    found = keychain.connection.execute("SELECT * FROM templates WHERE speaker = ?", (number,)).fetchall()
+    return [
+        {
+            "model_sha256": row["model_sha256"],
+            "enrollments": row["enrollments"],
+            "net_speech_s": row["net_speech_s"],
+            "vector": read_template(keychain, number, row["model_sha256"], row["sealed"]).tolist(),
+        }
+        for row in found
+    ]
+
+
+def _answers(connection: sqlite3.Connection, tenant: str, speaker_id: str) -> list[dict[str, str]]:
+    found = connection.execute(
+        "SELECT created_at, body FROM answers WHERE tenant = ? AND instr(body, ?)",
+        (tenant, f':"{speaker_id}"'.encode()),
+    )
+    return [{"created_at": row["created_at"], "body": row["body"].decode(errors="replace")} for row in found]

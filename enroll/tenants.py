@@ -1,0 +1,204 @@
+"""Tenants: what they chose, their keys, and their end."""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from enroll.audit import AuditLog
+from enroll.database import Database
+from enroll.erasure import erase_speaker, note_erasure
+from enroll.errors import TenantNotFound
+from enroll.fields import checked_id
+from enroll.sealing import MasterKey, header
+from enroll.vault import Keychain, Vault, embedding_context, recording_context, template_context
+
+_BATCH = 200
+
+# What is sealed under a tenant's key: table, owner's column, context, how the owner leads to the tenant.
+_SEALED = (
+    (
+        "templates",
+        "speaker",
+        template_context,
+        "JOIN speakers ON speakers.number = speaker",
+    ),
+    (
+        "embeddings",
+        "enrollment",
+        embedding_context,
+        "JOIN enrollments ON enrollments.number = enrollment JOIN speakers ON speakers.number = speaker",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant; `key_made_at` is when its present sealing key was made, None when nothing is sealed."""
+
+    name: str
+    speakers: int
+    keep_recordings: bool
+    recordings: int
+    key_made_at: str | None
+
+
+class Tenants:
+    """The tenants of one store."""
+
+    def __init__(self, database: Database, vault: Vault, audit: AuditLog) -> None:
+        self._database, self._vault, self._audit = database, vault, audit
+
+    def list(self) -> list[Tenant]:
+        """Return every tenant that has had a speaker, a choice or a key."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT tenant, COALESCE(keep_recordings, 0) AS keep_recordings,"
+                " (SELECT COUNT(*) FROM speakers WHERE speakers.tenant = known.tenant) AS speakers,"
+                " (SELECT COUNT(*) FROM recordings JOIN enrollments ON enrollments.number = enrollment"
+                "  JOIN speakers ON speakers.number = speaker WHERE speakers.tenant = known.tenant)"
+                " AS recordings,"
+                " (SELECT MAX(created_at) FROM tenant_keys WHERE tenant_keys.tenant = known.tenant"
+                "  AND purpose = 'seal') AS key_made_at"
+                " FROM (SELECT tenant FROM tenants UNION SELECT tenant FROM tenant_keys"
+                "  UNION SELECT tenant FROM api_keys) AS known LEFT JOIN tenants USING (tenant)"
+                " ORDER BY tenant"
+            ).fetchall()
+        return [
+            Tenant(
+                row["tenant"],
+                row["speakers"],
+                bool(row["keep_recordings"]),
+                row["recordings"],
+                row["key_made_at"],
+            )
+            for row in rows
+        ]
+
+    def keep_recordings(self, tenant: str, keep: bool) -> None:
+        """Choose whether recordings of enrolments to come are kept; choosing not to deletes those kept."""
+        checked_id("tenant", tenant)
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT INTO tenants (tenant, revision, deleted_revision, keep_recordings)"
+                " VALUES (:tenant, 0, 0, :keep) ON CONFLICT DO UPDATE SET keep_recordings = :keep",
+                {"tenant": tenant, "keep": keep},
+            )
+            if not keep:
+                for number in _recordings(connection, tenant):
+                    connection.execute("DELETE FROM recordings WHERE enrollment = ?", (number,))
+                    note_erasure(connection, "recording", number)
+            self._audit.append(
+                self._vault.keychain(connection), "tenant.changed", tenant, keep_recordings=keep
+            )
+        self._database.purge()
+
+    def delete(self, tenant: str) -> int:
+        """Erase everything of a tenant: speakers, answers, API keys, and the keys all was sealed with.
+
+        Returns how many speakers there were. Raises TenantNotFound. The name stays in the audit log.
+        """
+        with self._database.write() as connection:
+            _require(connection, tenant)
+            keychain = self._vault.keychain(connection)
+            keychain.pseudonym(tenant, "")  # at least one key: its erasure is what a restore goes by
+            rows = connection.execute("SELECT * FROM speakers WHERE tenant = ?", (tenant,)).fetchall()
+            for row in rows:
+                erase_speaker(keychain, row)
+            for key in connection.execute(
+                "SELECT number FROM tenant_keys WHERE tenant = ?", (tenant,)
+            ).fetchall():
+                note_erasure(connection, "tenant key", key["number"])
+            for table in ("tenant_keys", "opt_outs", "answers", "api_keys"):
+                connection.execute(f"DELETE FROM {table} WHERE tenant = ?", (tenant,))
+            connection.execute("UPDATE tenants SET keep_recordings = 0 WHERE tenant = ?", (tenant,))
+            self._audit.append(keychain, "tenant.deleted", tenant, speakers=len(rows))
+        self._database.purge()
+        return len(rows)
+
+    def rotate_key(self, tenant: str, advance: Callable[[int], None] = lambda _: None) -> int:
+        """Seal everything of a tenant under a new key and destroy those before; returns how many values.
+
+        In small transactions, beside whoever uses the store. Cut short, it leaves everything readable; run
+        it again. `advance` is told of each batch. Raises TenantNotFound.
+        """
+        with self._database.write() as connection:
+            _require(connection, tenant)
+            keychain = self._vault.keychain(connection)
+            number = keychain.add_key(tenant)
+            self._audit.append(keychain, "tenant.key_rotation_started", tenant, key=number)
+        total = 0
+        while done := self._reseal(tenant, number):
+            total += done
+            advance(done)
+        with self._database.write() as connection:
+            # what was sealed meanwhile is under this key or a later one: those before open nothing any more
+            connection.execute(
+                "DELETE FROM tenant_keys WHERE tenant = ? AND purpose = 'seal' AND number < ?",
+                (tenant, number),
+            )
+            keychain = self._vault.keychain(connection)
+            self._audit.append(keychain, "tenant.key_rotated", tenant, key=number, values=total)
+        self._database.purge()
+        return total
+
+    def rotate_master(self, new: MasterKey) -> None:
+        """Wrap every tenant's keys with another master key, in one transaction."""
+        with self._database.write() as connection:
+            keychain = self._vault.keychain(connection)
+            self._audit.append(keychain, "master_key.rotated", None, key=new.id)
+            keychain.rewrap(new)
+
+    def _reseal(self, tenant: str, number: int) -> int:
+        with self._database.write() as connection:
+            keychain = self._vault.keychain(connection)
+            for table, owner, context, joins in _SEALED:
+                rows = connection.execute(
+                    f"SELECT {table}.rowid AS row, {owner} AS owner, model_sha256, sealed"
+                    f" FROM {table} {joins} WHERE tenant = ? AND substr(sealed, 1, 8) < ? LIMIT ?",
+                    (tenant, header(number), _BATCH),
+                ).fetchall()
+                for row in rows:
+                    where = context(row["owner"], row["model_sha256"])
+                    sealed = keychain.seal(tenant, where, keychain.open(where, row["sealed"]))
+                    connection.execute(
+                        f"UPDATE {table} SET sealed = ? WHERE rowid = ?",
+                        (sealed, row["row"]),
+                    )
+                if rows:
+                    return len(rows)
+            return _reseal_recording(keychain, tenant, number)
+
+
+def _reseal_recording(keychain: Keychain, tenant: str, number: int) -> int:
+    row = keychain.connection.execute(
+        "SELECT enrollment, sealed FROM recordings JOIN enrollments ON enrollments.number = enrollment"
+        " JOIN speakers ON speakers.number = speaker WHERE tenant = ? AND substr(sealed, 1, 8) < ? LIMIT 1",
+        (tenant, header(number)),
+    ).fetchone()
+    if row is None:
+        return 0
+    where = recording_context(row["enrollment"])
+    sealed = keychain.seal(tenant, where, keychain.open(where, row["sealed"]))
+    keychain.connection.execute(
+        "UPDATE recordings SET sealed = ? WHERE enrollment = ?", (sealed, row["enrollment"])
+    )
+    return 1
+
+
+def _recordings(connection: sqlite3.Connection, tenant: str) -> list[int]:
+    rows = connection.execute(
+        "SELECT enrollment FROM recordings JOIN enrollments ON enrollments.number = enrollment"
+        " JOIN speakers ON speakers.number = speaker WHERE tenant = ?",
+        (tenant,),
+    )
+    return [row["enrollment"] for row in rows]
+
+
+def _require(connection: sqlite3.Connection, tenant: str) -> None:
+    found = connection.execute(
+        "SELECT 1 FROM tenants WHERE tenant = :t UNION SELECT 1 FROM tenant_keys WHERE tenant = :t"
+        " UNION SELECT 1 FROM api_keys WHERE tenant = :t",
+        {"t": tenant},
+    )
+    if found.fetchone() is None:
+        raise TenantNotFound(tenant)

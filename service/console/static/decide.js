@@ -1,0 +1,65 @@
+// Verify and identify.
+
+import * as api from "./api.js";
+import { answerPanel } from "./answers.js";
+import { capturePanel } from "./capture.js";
+import { announce, fill, h } from "./dom.js";
+import { groupChoice, modelChoice, readAloud, speakerChoice } from "./choices.js";
+
+function page(root, { title, lead, controls, start, post, models }) {
+  const result = h("section", { className: "card result", "aria-label": "Answer" },
+    h("p", { className: "hint" }, "The answer appears here."));
+  const player = h("div", {});
+  const show = (answer, final) => {
+    fill(result, answerPanel(answer, models, final));
+    const heading = result.querySelector("h2").textContent;
+    announce(`${heading}. ${result.querySelector(".verdict p").textContent}`, final);
+  };
+  const capture = capturePanel({
+    before: start,
+    decided: (message) => show(message.result, false),
+    ended: (message, file) => {
+      show(message.result, true);
+      fill(player, h("audio", { controls: true, src: URL.createObjectURL(file), "aria-label": "What was recorded" }));
+    },
+    files: async ([file]) => {
+      show(await post(file), true);
+      fill(player);
+    },
+  });
+  fill(root,
+    h("h1", {}, title), h("p", { className: "lead" }, lead),
+    h("div", { className: "columns" },
+      h("section", { className: "card", "aria-label": "Recording" },
+        h("div", { className: "controls" }, controls), readAloud(), capture.node, player),
+      result));
+  return capture.leave;
+}
+
+export async function verifyPage(root, context) {
+  const who = await speakerChoice("Speaker", { status: "enrolled" });
+  const model = modelChoice(context.models);
+  const start = () => ({ call: "verify", speaker_id: who.value(), model: model.value() });
+  return page(root, {
+    title: "Verify",
+    lead: "Is this the speaker?",
+    controls: [who.node, model.node],
+    start,
+    post: (file) => api.verify(who.value(), file, model.value()),
+    models: context.models,
+  });
+}
+
+export async function identifyPage(root, context) {
+  const group = await groupChoice();
+  const model = modelChoice(context.models);
+  return page(root, {
+    title: "Identify",
+    lead: "Who is this? The answer may be: nobody I know.",
+    controls: [group.node, model.node],
+    start: () => ({ call: "identify", group: group.value(), model: model.value() }),
+    post: (file) => api.identify(file, model.value(), group.value()),
+    models: context.models,
+  });
+}
+

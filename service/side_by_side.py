@@ -1,0 +1,89 @@
+"""Every served model on one recording, in one call: what each decides, and how long each takes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict
+
+from runtime.audio import decode
+from runtime.embedder import Embedding
+from service.auth import Verifier
+from service.engine import Call, Engine
+from service.idempotency import IdempotentRoute
+from service.metrics import STUDY_SECONDS
+from service.schemas import Identification, Verification
+from service.uploads import audio_body, recordings
+from service.work import engine_of, work
+
+router = APIRouter(prefix="/v1", tags=["decisions"], route_class=IdempotentRoute)
+
+
+class SideBySideResult(BaseModel):
+    """One model: its decision, and each round's time in the network.
+
+    `embed_ms` is for all of the recording's `windows` of 3 s in one batch.
+    """
+
+    model: str
+    verification: Verification | None = None
+    identification: Identification | None = None
+    windows: int
+    embed_ms: list[float]
+
+
+class SideBySide(BaseModel):
+    """The models in the order they are served; `study_ms` are the study's forward passes of one window."""
+
+    model_config = ConfigDict(protected_namespaces=())
+    results: list[SideBySideResult]
+    study_ms: dict[str, float]
+    request_id: str
+
+
+@router.post("/models/compare", summary="The models side by side", openapi_extra=audio_body())
+async def side_by_side(
+    request: Request,
+    key: Verifier,
+    speaker_id: Annotated[
+        str | None, Query(max_length=128, description="Verify against this speaker; without, identify.")
+    ] = None,
+    rounds: Annotated[int, Query(ge=1, le=20, description="How often each model is timed.")] = 5,
+) -> SideBySide:
+    """Decide on one recording with every served model, then time the networks, taking turns."""
+    (data,) = await recordings(request)
+    return await work(request, key, _all_models, engine_of(request), data, speaker_id, rounds)
+
+
+def _all_models(call: Call, engine: Engine, data: bytes, speaker_id: str | None, rounds: int) -> SideBySide:
+    recording = decode(data, engine.settings.max_audio_s)
+    answers: list[Verification | Identification] = []
+    for name in engine.models:
+        # A clock and stages of its own, but one attempt: the recording is used once.
+        one = replace(call, stages={}, started=time.perf_counter())
+        if speaker_id is None:
+            answers.append(engine.identify(one, recording, name))
+        else:
+            answers.append(engine.verify(one, speaker_id, recording, name))
+    _, speech = engine.detector.detect(recording)
+    timed: dict[str, list[Embedding]] = {name: [] for name in engine.models}
+    for _ in range(rounds):
+        for name, model in engine.models.items():
+            timed[name].append(model.embedder.embed(speech))
+    return SideBySide(
+        results=[
+            SideBySideResult(
+                model=name,
+                verification=answer if isinstance(answer, Verification) else None,
+                identification=answer if isinstance(answer, Identification) else None,
+                windows=timed[name][0].windows,
+                embed_ms=[round(one.embed_s * 1000, 3) for one in timed[name]],
+            )
+            for name, answer in zip(engine.models, answers, strict=True)
+        ],
+        study_ms={name: round(seconds * 1000, 2) for name, seconds in STUDY_SECONDS.items()},
+        request_id=call.request_id,
+    )

@@ -1,0 +1,88 @@
+"""Benches against the real server: stages of a call, rates of arrivals, and what cannot be started."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import load, path, peers
+from bench.path import wav
+from bench.server import ServerFailed, ServerProcess
+from runtime.audio import SAMPLE_RATE, decode
+from service.settings import SHIPPED_MODELS
+
+NESTED = SHIPPED_MODELS / "nested.onnx"
+
+
+def test_a_call_is_told_apart_by_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path, "SOURCES", ((3.0, 16_000), (3.0, 48_000)))
+    served = path.measure({"nested": NESTED}, "cpu", 5)
+    assert [(row.seconds, row.sample_rate) for row in served.rows] == [(3.0, 16_000), (3.0, 48_000)]
+    for row in served.rows:
+        assert {"decode", "speech", "embed", "search", "total"} <= row.stages.keys()
+        assert row.http.p50 > row.stages["embed"]
+    assert served.ready_s > 0
+    text = path.table(served)
+    assert "| nested | 3 s at 48 kHz |" in text
+
+
+def test_a_server_that_cannot_start_says_why() -> None:
+    with pytest.raises(ServerFailed, match="SAYSO_MODELS"):
+        ServerProcess(SAYSO_MODELS="{bad")
+
+
+def test_a_refused_call_is_an_error() -> None:
+    with ServerProcess() as server, server.connection() as caller:
+        assert server.resident_bytes > 2**20
+        with pytest.raises(ServerFailed, match="404"):
+            caller.expect("GET", "/v1/speakers/nobody")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="server and callers need a core each")
+def test_arrivals_are_served_or_refused_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "SHARES", (0.2,))
+    monkeypatch.setattr(load, "_PERIOD_S", 1.0)
+    monkeypatch.setattr(load, "_BARE_S", 1.0)
+    found = load.measure("nested", NESTED, "cpu", 3.0)
+    (step,) = found.steps
+    assert found.bare > 0
+    assert step.served > 0
+    assert step.statuses.keys() <= {200, 429}
+    assert step.sent == pytest.approx(step.rate, rel=0.7)
+    assert f"bare loop: {found.bare:.1f}" in load.table(found)
+
+
+def test_recordings_are_of_the_rate_and_length_asked_for() -> None:
+    recording = decode(wav(2.0, 48_000), 10.0)
+    assert recording.source_rate == 48_000
+    assert len(recording.samples) == 2 * SAMPLE_RATE
+
+
+WORKER = """
+import sys
+print("ready", flush=True)
+for number, line in enumerate(sys.stdin):
+    print(float(number), flush=True)
+"""
+
+
+def test_peers_are_timed_by_their_own_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    monkeypatch.setattr(peers, "_WORKER", worker)
+    monkeypatch.setattr(peers, "install", lambda name, folder: Path(sys.executable))
+    times = peers.compare({"nested": NESTED}, "cpu", tmp_path, rounds=5)
+    assert set(times) == {"nested", "campplus", "resemblyzer"}
+    # three to warm up, then two a round of which the second counts: 4, 6, 8, 10, 12
+    assert times["campplus"].p50 == 8.0
+    assert "| resemblyzer | 8.00 |" in peers.table(times)
+
+
+def test_a_peer_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text("raise SystemExit(3)")
+    monkeypatch.setattr(peers, "_WORKER", worker)
+    monkeypatch.setattr(peers, "install", lambda name, folder: Path(sys.executable))
+    with pytest.raises(peers.PeerFailed, match="campplus ended with status 3"):
+        peers.Peer("campplus", tmp_path)

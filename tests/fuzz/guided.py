@@ -1,0 +1,85 @@
+"""Coverage-guided fuzzing with atheris (libFuzzer) of what reads a stranger's bytes.
+
+    pip install -e '.[fuzz]'
+    make fuzz TARGET=audio SECONDS=60
+
+Targets: `audio` (decoding), `card` (model files and their cards), `requests` (a whole request, through the
+application). Seeds and new inputs go into the folder named. Guided by Python code; the C libraries below
+are not instrumented and are only driven. Anything but the errors a room names ends the run, its input kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+import seeds
+
+with atheris.instrument_imports(
+    include=["runtime", "enroll", "service", "python_multipart", "starlette", "fastapi"],
+    enable_loader_override=False,
+):
+    from hammer import wrong
+    from inprocess import Sent, Service
+
+    from runtime.audio import decode
+    from runtime.card import CARD_KEY, read_card
+    from runtime.errors import InputError, ModelError
+    from runtime.model_file import check_self_contained, network_sha256, with_metadata
+
+NETWORK = seeds.cards()["network.onnx"]
+
+
+def audio(data: bytes) -> None:
+    try:
+        decoded = decode(data, 2.0)
+    except InputError:
+        return
+    assert len(decoded.samples) <= 2 * 16_000 + 64
+
+
+def model_card(data: bytes) -> None:
+    try:
+        check_self_contained(data)
+        network_sha256(data)
+    except ValueError:
+        pass
+    for model in (data, with_metadata(NETWORK, CARD_KEY, data.decode(errors="replace"))):
+        with contextlib.suppress(ModelError):
+            read_card(model, "x")
+
+
+class Requests:
+    """Input: the method and target, a line with the content type, and the body."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._service = Service(Path(self._folder.name))
+
+    def __call__(self, data: bytes) -> None:
+        start, _, rest = data.partition(b"\n")
+        content_type, _, body = rest.partition(b"\n")
+        method, _, target = start.decode(errors="replace").partition(" ")
+        path, _, query = target.partition("?")
+        headers = [(b"authorization", f"Bearer {self._service.key}".encode()), (b"host", b"fuzz")]
+        headers.append((b"content-type", content_type))
+        half = len(body) // 2
+        query_bytes = query.encode(errors="replace")
+        sent = Sent(method or "GET", "/" + path.lstrip("/"), query_bytes, headers, [body[:half], body[half:]])
+        fault = wrong(sent, self._service.call(sent))
+        assert fault is None, fault
+
+
+def main() -> None:
+    name = sys.argv.pop(1)
+    seeds.write(name, Path(sys.argv[1]))
+    target = {"audio": lambda: audio, "card": lambda: model_card, "requests": Requests}[name]()
+    atheris.Setup(sys.argv, target)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

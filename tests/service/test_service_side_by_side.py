@@ -1,0 +1,57 @@
+"""Every model on one recording, in one call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sounds import voice_of
+
+from service.settings import SHIPPED_MODELS
+
+
+@pytest.fixture
+def both(make_service: Callable[..., Any]) -> Any:
+    service = make_service(
+        replay_days=0, models={n: SHIPPED_MODELS / f"{n}.onnx" for n in ("baseline", "nested")}
+    )
+    service.enrolled("ann", voice_of("ann", 1, 16))
+    return service
+
+
+def test_it_decides_as_each_model_does_alone(both: Any) -> None:
+    data = voice_of("ann", 2, 7)
+    answer = both.post("/v1/models/compare?speaker_id=ann&rounds=3", content=data).json()
+    assert [one["model"] for one in answer["results"]] == ["baseline", "nested"]
+    assert answer["study_ms"] == {"nested": 28.83, "baseline": 31.4}
+    for one in answer["results"]:
+        alone = both.post(f"/v1/speakers/ann/verify?model={one['model']}", content=data).json()
+        assert one["verification"]["score"] == alone["score"]
+        assert one["verification"]["decision"] == alone["decision"]
+        assert one["verification"]["timings_ms"].keys() >= {"speech", "embed", "total"}
+        assert one["identification"] is None
+        assert (len(one["embed_ms"]), one["windows"]) == (3, 3)
+    assert len({one["verification"]["request_id"] for one in answer["results"]}) == 1
+
+
+def test_it_identifies_without_a_speaker(both: Any) -> None:
+    answer = both.post("/v1/models/compare", content=voice_of("ann", 2, 7)).json()
+    for one in answer["results"]:
+        assert one["identification"]["candidates"][0]["speaker_id"] == "ann"
+        assert (one["verification"], len(one["embed_ms"])) == (None, 5)
+
+
+@pytest.mark.parametrize(
+    ("query", "code"), [("?rounds=0", "invalid_request"), ("?speaker_id=nobody", "speaker_not_found")]
+)
+def test_what_it_refuses(both: Any, query: str, code: str) -> None:
+    assert both.post(f"/v1/models/compare{query}", content=voice_of("ann", 2)).json()["code"] == code
+
+
+def test_it_uses_a_recording_once(make_service: Callable[..., Any]) -> None:
+    service = make_service(models={n: SHIPPED_MODELS / f"{n}.onnx" for n in ("baseline", "nested")})
+    service.enrolled("ann", voice_of("ann", 1, 16))
+    data = voice_of("ann", 2, 7)
+    first = service.post("/v1/models/compare?speaker_id=ann", content=data)
+    assert [one["verification"]["decision"] for one in first.json()["results"]] == ["accept", "accept"]
+    again = service.post("/v1/models/compare?speaker_id=ann", content=data)
+    assert (again.status_code, again.json()["code"]) == (409, "recording_replayed")
