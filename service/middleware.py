@@ -33,12 +33,6 @@ _PAGE_POLICY = (
     b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src 'self' blob:; "
     b"worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-# FastAPI's page of the API takes Swagger from its network of mirrors and starts it inline.
-_DOCS_POLICY = (
-    b"default-src 'self'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; "
-    b"object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 _TLS_ONLY = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -65,13 +59,13 @@ class RequestContext:
         state["request_id"] = request_id
         state["recordings_limit"] = self.max_body_bytes
         state["body_limit"] = min(self.max_body_bytes, MAX_JSON_BYTES)
-        started, status, sent = time.perf_counter(), 500, False
+        started, status = time.perf_counter(), 500
         body = _Body(receive, headers, state, self.held, self.timeout_s)
 
         async def identified(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, sent = message["status"], True
+                status, body.answered = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 message["headers"] += _missing(message["headers"], scope)
             await send(message)
@@ -79,7 +73,7 @@ class RequestContext:
         try:
             await self.app(scope, body.receive, identified)
         except Exception as error:
-            if sent:  # too late for another answer
+            if body.answered:  # too late for another answer
                 raise
             await unexpected(Request(scope), error)(scope, body.receive, identified)
         finally:
@@ -117,13 +111,23 @@ class _Body:
         announced = headers.get(b"content-length", b"")
         self._announced = int(announced) if announced.isdigit() and len(announced) < 20 else 0
         self._until, self._timeout_s = time.monotonic() + timeout_s, timeout_s
-        self._whole = False
+        self._whole = self.answered = False
         self.received = 0
 
     async def receive(self) -> Message:
         """The next part; raises a 408, 413 or 429."""
         if self._whole:  # what is left to hear is that the client has gone
             return await self._receive()
+        try:
+            message = await self._next()
+        except ServiceError:
+            if not self.answered:
+                raise
+            return await self._gone()  # files are sent while the client, who may go on sending, is heard
+        self._whole = not message.get("more_body", False)
+        return message
+
+    async def _next(self) -> Message:
         self._check(self._announced)
         try:
             async with asyncio.timeout(self._until - time.monotonic()):
@@ -135,7 +139,12 @@ class _Body:
         self._check(self.received + size)
         self._held.take(size)
         self.received += size
-        self._whole = not message.get("more_body", False)
+        return message
+
+    async def _gone(self) -> Message:
+        """Drop what still arrives, until the client has gone."""
+        while (message := await self._receive())["type"] != "http.disconnect":
+            pass
         return message
 
     def _check(self, size: int) -> None:
@@ -147,9 +156,8 @@ class _Body:
 def _missing(given: list[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
     """The security headers that an answer does not set itself."""
     headers = {name.lower(): value for name, value in given}
-    policy = _DATA_POLICY
-    if headers.get(b"content-type", b"").startswith(b"text/html"):
-        policy = _DOCS_POLICY if scope["path"] in ("/docs", "/redoc") else _PAGE_POLICY
+    is_page = headers.get(b"content-type", b"").startswith(b"text/html")
+    policy = _PAGE_POLICY if is_page else _DATA_POLICY
     wanted = [*_HEADERS, (b"content-security-policy", policy)]
     if scope.get("scheme") == "https":
         wanted.append(_TLS_ONLY)
