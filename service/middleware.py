@@ -59,23 +59,25 @@ class RequestContext:
         state["request_id"] = request_id
         state["recordings_limit"] = self.max_body_bytes
         state["body_limit"] = min(self.max_body_bytes, MAX_JSON_BYTES)
-        started, status = time.perf_counter(), 500
+        started, status, sent = time.perf_counter(), 500, False
         body = _Body(receive, headers, state, self.held, self.timeout_s)
+        # No GET reads a body. Files listen while they are sent, when it is too late to refuse one.
+        heard = body.gone if scope["method"] in ("GET", "HEAD") else body.receive
 
         async def identified(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
-                status, body.answered = message["status"], True
+                status, sent = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 message["headers"] += _missing(message["headers"], scope)
             await send(message)
 
         try:
-            await self.app(scope, body.receive, identified)
+            await self.app(scope, heard, identified)
         except Exception as error:
-            if body.answered:  # too late for another answer
+            if sent:  # too late for another answer
                 raise
-            await unexpected(Request(scope), error)(scope, body.receive, identified)
+            await unexpected(Request(scope), error)(scope, heard, identified)
         finally:
             self.held.give_back(body.received)
             self._record(scope, status, time.perf_counter() - started)
@@ -111,23 +113,13 @@ class _Body:
         announced = headers.get(b"content-length", b"")
         self._announced = int(announced) if announced.isdigit() and len(announced) < 20 else 0
         self._until, self._timeout_s = time.monotonic() + timeout_s, timeout_s
-        self._whole = self.answered = False
+        self._whole = False
         self.received = 0
 
     async def receive(self) -> Message:
         """The next part; raises a 408, 413 or 429."""
         if self._whole:  # what is left to hear is that the client has gone
             return await self._receive()
-        try:
-            message = await self._next()
-        except ServiceError:
-            if not self.answered:
-                raise
-            return await self._gone()  # files are sent while the client, who may go on sending, is heard
-        self._whole = not message.get("more_body", False)
-        return message
-
-    async def _next(self) -> Message:
         self._check(self._announced)
         try:
             async with asyncio.timeout(self._until - time.monotonic()):
@@ -139,9 +131,10 @@ class _Body:
         self._check(self.received + size)
         self._held.take(size)
         self.received += size
+        self._whole = not message.get("more_body", False)
         return message
 
-    async def _gone(self) -> Message:
+    async def gone(self) -> Message:
         """Drop what still arrives, until the client has gone."""
         while (message := await self._receive())["type"] != "http.disconnect":
             pass

@@ -119,12 +119,14 @@ class Service:
 
     async def _call(self, sent: Sent) -> Answer:
         parts = list(sent.parts)
-        answer = Answer(0, {}, b"")
+        answer, answered = Answer(0, {}, b""), asyncio.Event()
         ended = False
 
         async def receive() -> dict[str, Any]:
             nonlocal ended
             if ended:
+                if not sent.leaves:
+                    await answered.wait()  # who has sent all stays until it is answered
                 return {"type": "http.disconnect"}
             body = parts.pop(0) if parts else b""
             ended = not parts
@@ -137,6 +139,8 @@ class Service:
                 answer.status, answer.headers = message["status"], dict(message["headers"])
             else:
                 answer.body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    answered.set()
 
         await self.app(self._scope(sent), receive, send)
         return answer
