@@ -201,7 +201,10 @@ class Soak:
         return self.random.choices(list(kinds), list(kinds.values()))[0]
 
     def capacity(self) -> float:
-        """Requests of the mix a second, as fast as they are answered."""
+        """Requests of the mix a second, as fast as they are answered, as many at once as there may ever be.
+
+        How much memory the service needs follows from how many it works on at once, so it is warm afterwards.
+        """
         until, began = time.monotonic() + CALIBRATION_S, time.monotonic()
         done = []
 
@@ -212,7 +215,7 @@ class Soak:
                     self.safely(kind)
                     done.append(1)
 
-        threads = [threading.Thread(target=hurry) for _ in range(8)]
+        threads = [threading.Thread(target=hurry) for _ in range(WORKERS)]
         for thread in threads:
             thread.start()
         for thread in threads:

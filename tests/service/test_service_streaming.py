@@ -178,11 +178,11 @@ def test_a_key_may_come_in_the_header_and_needs_the_scope(enrolled: Any) -> None
     assert refused["problem"]["code"] == "scope_missing"
 
 
-@pytest.mark.parametrize("call", ["verify", "identify", "enroll"])
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_stream_without_any_audio_is_refused(enrolled: Any, call: str, encoding: str) -> None:
-    last = talk(enrolled, [], call=call, speaker_id="ann", encoding=encoding)[-1]
-    assert (last["problem"]["status"], last["problem"]["code"]) == (400, "audio_empty")
+def test_a_stream_without_any_audio_is_refused(enrolled: Any) -> None:
+    for call in ("verify", "identify", "enroll"):
+        for encoding in ENCODINGS:
+            last = talk(enrolled, [], call=call, speaker_id="ann", encoding=encoding)[-1]
+            assert (last["problem"]["status"], last["problem"]["code"]) == (400, "audio_empty")
 
 
 def test_silence_gets_no_decision(enrolled: Any) -> None:
@@ -300,8 +300,8 @@ def test_a_stream_ends_however_steadily_it_trickles(enrolled: Any, monkeypatch: 
     ],
     ids=["long", "many fields", "long id", "long model", "long candidate", "deep"],
 )
-def test_a_start_is_small_and_refused_briefly(enrolled: Any, text: str, code: str) -> None:
-    with enrolled.client.websocket_connect("/v1/stream") as socket:
+def test_a_start_is_small_and_refused_briefly(service: Any, text: str, code: str) -> None:
+    with service.client.websocket_connect("/v1/stream") as socket:
         socket.send_text(text)
         answer = socket.receive_text()
     assert json.loads(answer)["problem"]["code"] == code
