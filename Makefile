@@ -6,7 +6,8 @@ PIP := $(VENV)/bin/pip
 export SAYSO_SPEECH ?= $(abspath ../shared/speech)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check pictures format lock audit hammer fuzz soak baseline nested seed study clean
+.PHONY: help serve test check docs image pictures format lock audit kills hammer fuzz soak baseline nested \
+	seed study clean
 
 help: ## show this
 	@grep -E '^[a-z ]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -55,10 +56,16 @@ COUNT ?= 100000
 MINUTES ?= 30
 TARGET ?= audio
 SECONDS ?= 180
+KILLS ?= 200
+kills: $(VENV)/.dev ## SIGKILLs at random moments, on a good disk, a full one, one that cannot flush (root, cc)
+	for disk in "" "--disk full" "--disk fsync" "--disk tmpfs"; do \
+		$(FUZZ) tests/support/killing.py --kills $(KILLS) $$disk || exit; \
+	done
+
 hammer: $(VENV)/.dev ## mutated requests to every endpoint, COUNT=100000
 	$(FUZZ) tests/fuzz/hammer.py --count $(COUNT)
 
-fuzz: $(VENV)/.dev ## coverage-guided, TARGET=audio, card or requests for SECONDS=180
+fuzz: $(VENV)/.dev ## coverage-guided, TARGET=audio, live, card or requests for SECONDS=180
 	$(PIP) install --quiet --editable '.[fuzz]'
 	$(FUZZ) tests/fuzz/guided.py $(TARGET) work/fuzz/$(TARGET) \
 		-max_total_time=$(SECONDS) -max_len=16384

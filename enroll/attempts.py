@@ -23,7 +23,8 @@ KEPT_PER_SPEAKER = 1000  # the newest
 class AttemptLimits:
     """After `delay_after` failures in a row each attempt waits `delay_s`; after `lock_after` none is made.
 
-    A recording is refused again for `replay_days`. 0 switches a limit off.
+    A recording is refused again for `replay_days`, one that was enrolled as long as it is. 0 switches a
+    limit off.
     """
 
     delay_after: int
@@ -87,9 +88,9 @@ class Attempts:
             if limits.replay_days:
                 digest = _salted(tenant, speaker_id, recording)
                 replayed = connection.execute(
-                    "SELECT 1 FROM heard WHERE speaker = ? AND digest = ? AND call IN (?, 'enroll')"
-                    " AND attempt != ? AND at > ?",
-                    (number, digest, call, attempt, _oldest(limits)),
+                    "SELECT 1 FROM heard WHERE speaker = ? AND digest = ? AND attempt != ?"
+                    " AND (call = 'enroll' OR (call = ? AND at > ?))",
+                    (number, digest, attempt, call, _oldest(limits)),
                 ).fetchone()
                 if replayed is not None:
                     raise RecordingReplayed(speaker_id)
@@ -154,15 +155,15 @@ def _remember(
     limits: AttemptLimits,
     enrollment: int | None = None,
 ) -> None:
-    connection.execute("DELETE FROM heard WHERE at <= ?", (_oldest(limits),))
+    connection.execute("DELETE FROM heard WHERE at <= ? AND call != 'enroll'", (_oldest(limits),))
     connection.execute(
         "INSERT OR IGNORE INTO heard (speaker, digest, call, attempt, enrollment, at)"
         " VALUES (?, ?, ?, ?, ?, ?)",
         (speaker, digest, call, attempt, enrollment, clock.stamp(clock.now())),
     )
     connection.execute(
-        "DELETE FROM heard WHERE speaker = ? AND at < (SELECT at FROM heard WHERE speaker = ?"
-        " ORDER BY at DESC LIMIT 1 OFFSET ?)",
+        "DELETE FROM heard WHERE speaker = ? AND call != 'enroll' AND at < (SELECT at FROM heard"
+        " WHERE speaker = ? AND call != 'enroll' ORDER BY at DESC LIMIT 1 OFFSET ?)",
         (speaker, speaker, KEPT_PER_SPEAKER - 1),
     )
 

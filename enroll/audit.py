@@ -85,7 +85,10 @@ class AuditLog:
             if len(self._waiting) >= MOST_WAITING:
                 raise StoreUnavailable(self._database.path, "the audit log cannot be written")
             self._waiting.append(entry)
-            if self._thread is None and not self._stop.is_set():
+            running = self._thread is not None and self._thread.is_alive()
+            if (
+                not running and not self._stop.is_set()
+            ):  # one that a fault of ours ended is followed by another
                 self._thread = threading.Thread(target=self._keep_writing, name="audit", daemon=True)
                 self._thread.start()
 

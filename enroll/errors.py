@@ -5,7 +5,7 @@ EnrollError
 ├── SpeakerNotEnrolled, SpeakerOptedOut, ModelMismatch    the speaker cannot be compared now
 ├── AttemptsDelayed, SpeakerLocked                        too many failures in a row
 ├── RecordingReplayed
-├── EnrollmentNotFound
+├── EnrollmentNotFound, TooManyEnrollments
 ├── KeyNotFound
 ├── IdempotencyKeyReused
 ├── TransferRefused                                       a file of exported speakers
@@ -132,6 +132,17 @@ class EnrollmentNotFound(EnrollError):
     def __init__(self, speaker_id: str, enrollment_id: str) -> None:
         super().__init__(
             f'Speaker "{speaker_id}" has no enrolment "{enrollment_id}". List them to see the ids.'
+        )
+
+
+class TooManyEnrollments(EnrollError):
+    """The speaker has as many enrolments as one may have."""
+
+    code = "too_many_enrollments"
+
+    def __init__(self, speaker_id: str, limit: int) -> None:
+        super().__init__(
+            f'Speaker "{speaker_id}" has {limit} enrolments, the most there may be. Delete some.'
         )
 
 

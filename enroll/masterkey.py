@@ -128,11 +128,10 @@ def _write(path: Path, key: MasterKey) -> None:
     draft = draft_of(path)
     descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     try:
-        try:
-            os.write(descriptor, key.secret.hex().encode() + b"\n")
+        with open(descriptor, "wb") as file:  # unlike os.write it writes all of it or fails
+            file.write(key.secret.hex().encode() + b"\n")
+            file.flush()
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.link(draft, path)  # unlike a rename it never replaces the key another process just made
     finally:
         draft.unlink()

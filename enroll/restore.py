@@ -88,7 +88,7 @@ def _take_over(
             f"{source} is a backup of another store. To use it, restore it into an empty SAYSO_DATA_DIR."
         )
     _join_audit_logs(connection, source)
-    _note_what_stands(connection)
+    _note_what_stands(connection, fresh=present is None)
     _replace(connection)
     connection.execute("DELETE FROM store")
     connection.execute("INSERT INTO store SELECT * FROM backup.store")
@@ -103,10 +103,12 @@ def _take_over(
         "INSERT OR REPLACE INTO attempts SELECT * FROM attempts_now"
         " WHERE speaker IN (SELECT number FROM speakers)"
     )
-    connection.execute(
-        "INSERT OR REPLACE INTO heard SELECT * FROM heard_now WHERE speaker IN (SELECT number FROM speakers)"
-        " AND (enrollment IS NULL OR enrollment IN (SELECT number FROM enrollments))"
-    )
+    for known in ("backup.heard", "heard_now"):
+        connection.execute(
+            f"INSERT OR REPLACE INTO heard SELECT * FROM {known}"
+            " WHERE speaker IN (SELECT number FROM speakers)"
+            " AND (enrollment IS NULL OR enrollment IN (SELECT number FROM enrollments))"
+        )
     for table in ("out_since", "later_keys", "attempts_now", "heard_now"):
         connection.execute(f"DROP TABLE temp.{table}")
     speakers: int = connection.execute("SELECT COUNT(*) FROM speakers").fetchone()[0]
@@ -130,11 +132,14 @@ def _join_audit_logs(connection: sqlite3.Connection, source: Path) -> None:
     )
 
 
-def _note_what_stands(connection: sqlite3.Connection) -> None:
+def _note_what_stands(connection: sqlite3.Connection, fresh: bool) -> None:
     """Set aside what must not be undone by going back."""
     connection.execute("CREATE TEMP TABLE out_since AS SELECT number FROM speakers WHERE opted_out")
-    for table in ("attempts", "heard"):  # a restore unlocks nobody and lets no recording be used again
-        connection.execute(f"CREATE TEMP TABLE {table}_now AS SELECT * FROM main.{table}")
+    # A restore unlocks nobody and lets no recording be used again. An empty store has only what the backup
+    # knows of failures; any other goes on from its own, so that who was unlocked since stays so.
+    known = "backup" if fresh else "main"
+    connection.execute(f"CREATE TEMP TABLE attempts_now AS SELECT * FROM {known}.attempts")
+    connection.execute("CREATE TEMP TABLE heard_now AS SELECT * FROM main.heard")
     connection.execute(  # the audit log and the opt-outs name people by them
         "CREATE TEMP TABLE later_keys AS SELECT * FROM main.tenant_keys WHERE purpose = 'pseudonym'"
         " AND number NOT IN (SELECT number FROM backup.tenant_keys)"

@@ -167,4 +167,10 @@ _ATTEMPTS = (
        WHERE EXISTS (SELECT 1 FROM json_each(scopes) WHERE value = 'verify')""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _SEALING, _ATTEMPTS)
+# Enrolled recordings are remembered as long as the enrolment, so the index of what runs out leaves them out.
+_HEARD_BY_AGE = (
+    "DROP INDEX heard_by_age",
+    "CREATE INDEX heard_by_age ON heard (at) WHERE call != 'enroll'",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _SEALING, _ATTEMPTS, _HEARD_BY_AGE)

@@ -21,6 +21,7 @@ from enroll.errors import (
     SpeakerExists,
     SpeakerNotEnrolled,
     SpeakerOptedOut,
+    TooManyEnrollments,
 )
 from enroll.feed import TemplateFeed
 from enroll.idempotency import Answers
@@ -34,6 +35,7 @@ from enroll.vault import Keychain, Vault, recording_context
 from enroll.vectors import checked_vector
 
 MAX_PAGE = 1000
+MAX_ENROLLMENTS = 100  # of a speaker: each is read again whenever their template is made
 KEY_FILE = "master.key"
 
 
@@ -250,6 +252,8 @@ class Store:
             if stored is None:
                 if speaker["opted_out"]:
                     raise SpeakerOptedOut(speaker_id)
+                if speaker["enrollments"] >= MAX_ENROLLMENTS:
+                    raise TooManyEnrollments(speaker_id, MAX_ENROLLMENTS)
                 stored = _insert_enrollment(keychain, speaker, wanted, new, vectors)
                 templates.recompute(keychain, tenant, speaker["number"])
                 rows.touch(connection, tenant, speaker["number"])

@@ -10,7 +10,7 @@ import soundfile as sf
 import soxr
 
 from runtime.audio import FULL_SCALE, MAX_SOURCE_RATE, MIN_SOURCE_RATE, SAMPLE_RATE, Recording, Samples
-from runtime.errors import UndecodableAudio, UnsupportedSampleRate
+from runtime.errors import EmptyAudio, UndecodableAudio, UnsupportedSampleRate
 from runtime.opus import OPUS_RATE, OggPackets, OpusDecoder, packet_samples
 from runtime.speech import FRAME, DetectorState, SpeechDetector, net_speech
 
@@ -86,10 +86,14 @@ class LiveRecording:
         self._listen()
 
     def recording(self) -> Recording:
-        """All of it so far, as `runtime.audio.decode` would give the same samples in a file."""
+        """All of it so far, as `runtime.audio.decode` would give the same samples in a file.
+
+        Raises `EmptyAudio` when nothing has been heard.
+        """
+        if not self._count:
+            raise EmptyAudio("the stream brought no audio samples")
         samples = self._samples[: self._count].copy()
-        if self._count:
-            samples -= samples.mean()
+        samples -= samples.mean()
         warnings = ("narrowband",) if self.rate < SAMPLE_RATE else ()
         return Recording(samples, self.rate, self.clipping, warnings)
 

@@ -95,7 +95,7 @@ class OggPackets:
     """Takes an Ogg Opus file apart as its bytes arrive."""
 
     def __init__(self) -> None:
-        self._bytes = b""
+        self._bytes, self._at = b"", 0  # what has arrived, and how much of it is taken apart
         self._partial = b""
         self._headers = 0
         self.decoder: OpusDecoder | None = None
@@ -111,16 +111,18 @@ class OggPackets:
                     self.decoder = _from_head(packet)
                 elif self._headers > 2:
                     found.append(packet)
+        self._bytes, self._at = self._bytes[self._at :], 0
         return found
 
     def _next_page(self) -> list[bytes] | None:
-        data = self._bytes
-        if data and not b"OggS".startswith(data[:4]) and not data.startswith(b"OggS"):
+        data, begin = self._bytes, self._at
+        mark = data[begin : begin + 4]
+        if not b"OggS".startswith(mark):
             raise UndecodableAudio("this is not an Ogg Opus stream: no page begins where one should")
-        if len(data) < 27 or len(data) < 27 + data[26]:
+        if len(data) < begin + 27 or len(data) < begin + 27 + data[begin + 26]:
             return None
-        sizes = data[27 : 27 + data[26]]
-        start = 27 + len(sizes)
+        sizes = data[begin + 27 : begin + 27 + data[begin + 26]]
+        start = begin + 27 + len(sizes)
         if len(data) < start + sum(sizes):
             return None
         packets, at = [], start
@@ -132,7 +134,7 @@ class OggPackets:
             if size < 255:
                 packets.append(self._partial)
                 self._partial = b""
-        self._bytes = data[at:]
+        self._at = at
         return packets
 
 

@@ -25,9 +25,10 @@ from enroll.errors import EnrollError, SpeakerNotFound
 from enroll.keys import ApiKey
 from enroll.types import Speaker
 from runtime.errors import RuntimeFault
+from service import errors
 from service.auth import authorized
-from service.errors import RETRY_AFTER, ServiceError, status_of
-from service.uploads import recordings
+from service.errors import RETRY_AFTER, ServiceError, shown, status_of
+from service.uploads import MAX_NAME, recordings
 from service.work import engine_of, work
 
 log = structlog.get_logger()
@@ -39,6 +40,7 @@ _CODES = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "NotFound",
+    408: "RequestTimeout",
     409: "Conflict",
     413: "RequestEntityTooLarge",
     415: "UnsupportedMediaType",
@@ -91,19 +93,21 @@ def _refusal(request: Request, error: Exception) -> JSONResponse:
     code = _AUDIO_CODES.get(ours) or _CODES.get(status, "InternalServerError")
     message = str(error)
     if isinstance(error, RequestValidationError):
-        message = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        message = errors.sentence(errors.problems(error.errors()))
     elif isinstance(error, HTTPException):
         message = str(error.detail)
     headers = {"x-ms-error-code": code}
     if status in RETRY_AFTER:
         headers["Retry-After"] = RETRY_AFTER[status]
-    body = {"error": {"code": code, "message": message}}
+    headers |= errors.retry_after(error) or getattr(error, "headers", None) or {}
+    body = {"error": {"code": code, "message": shown(message)}}
     return JSONResponse(body, 400 if status == 422 else status, headers)
 
 
 def _caller(scope: str) -> Any:
     async def caller(
-        request: Request, version: Annotated[str, Query(alias="api-version")] = VERSION
+        request: Request,
+        version: Annotated[str, Query(alias="api-version", max_length=MAX_NAME)] = VERSION,
     ) -> ApiKey:
         key = authorized(engine_of(request), request.headers.get("ocp-apim-subscription-key"), scope)
         request.state.key_id = key.id
@@ -189,7 +193,7 @@ def list_(
     key: Reader,
     kind: Kind,
     size: Annotated[int, Query(alias="maxpagesize", ge=1, le=500)] = 100,
-    after: Annotated[str, Query(alias="$skiptoken")] = "",
+    after: Annotated[str, Query(alias="$skiptoken", max_length=MAX_NAME)] = "",
 ) -> dict[str, Any]:
     """Profiles in the order of their ids; the store lists by age, so all of them are read for a page."""
     store, found, cursor = engine_of(request).store, [], None
@@ -214,8 +218,9 @@ def one(request: Request, key: Reader, kind: Kind, profile_id: str) -> dict[str,
 
 @router.delete("/profiles/{profile_id}", status_code=204)
 def delete(request: Request, key: Enroller, kind: Kind, profile_id: str) -> Response:
-    speaker = _profile(request, key, kind, profile_id)
-    engine_of(request).store.delete_speaker(key.tenant, speaker.id)
+    engine, speaker = engine_of(request), _profile(request, key, kind, profile_id)
+    engine.store.delete_speaker(key.tenant, speaker.id)
+    engine.index.refresh(key.tenant)
     return Response(status_code=204)
 
 

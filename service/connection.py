@@ -46,6 +46,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes, self._in_head = 0, True
         self._asked = self._drained = self._moved = self.loop.time()
         self._unread = 0
+        self._upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -58,7 +59,9 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        self._unwatch()  # the WebSocket protocol has its own pings
+        # The WebSocket protocol has its own pings; who does not read what is sent is still seen here: it
+        # closes only when all was read, which would be never.
+        self._upgraded = True
         super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
@@ -90,6 +93,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _watch(self) -> None:
         """Look whether the client still does its part, also while the connection is closing."""
         now, unread = self.loop.time(), self.transport.get_write_buffer_size()
+        if self._upgraded and unread == 0 and self.transport.is_closing():
+            return
         if unread == 0:
             self._drained = now
         if unread == 0 or unread < self._unread:
@@ -97,7 +102,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unread = unread
         stalled = now - self._moved >= self.timeout_s or now - self._drained >= _PATIENCE * self.timeout_s
         answered = self.cycle is None or self.cycle.response_complete
-        silent = answered and unread == 0 and now - self._asked >= self.timeout_s
+        silent = answered and not self._upgraded and unread == 0 and now - self._asked >= self.timeout_s
         if stalled or silent:
             self.transport.abort()
         else:

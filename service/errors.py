@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -70,11 +71,17 @@ def document(
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": code,
-        "detail": _shown(detail),
-        "instance": _shown(instance),  # request.url fails on a query that is no UTF-8
+        "detail": shown(detail),
+        "instance": shown(instance),  # request.url fails on a query that is no UTF-8
         "request_id": request_id,
         **extra,
     }
+
+
+def retry_after(error: Exception) -> dict[str, str] | None:
+    """The header of an error that knows when to try again."""
+    wait_s = getattr(error, "retry_after_s", None)
+    return None if wait_s is None else {"Retry-After": str(math.ceil(wait_s))}
 
 
 def details(error: Exception) -> dict[str, Any]:
@@ -100,9 +107,22 @@ def problem(
     return JSONResponse(body, status, sent, media_type=MEDIA_TYPE)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Text that may repeat what the caller sent: cut, and without what UTF-8 cannot say."""
     return text[:LONGEST_DETAIL].encode(errors="replace").decode()
+
+
+def problems(found: Sequence[Any]) -> list[dict[str, str]]:
+    """What pydantic found wrong, by field: the first of it."""
+    return [
+        {"field": shown(".".join(str(part) for part in one["loc"])), "problem": shown(one["msg"])}
+        for one in found[:MOST_PROBLEMS]
+    ]
+
+
+def sentence(found: list[dict[str, str]]) -> str:
+    """The same for people."""
+    return "; ".join(f"{one['field']}: {one['problem']}" for one in found)
 
 
 def install(app: FastAPI) -> None:
@@ -119,21 +139,15 @@ def install(app: FastAPI) -> None:
         if status >= 500:
             request_id = request.state.request_id
             log.error("fault", code=error.code, detail=str(error), request_id=request_id, exc_info=error)
-        wait_s = getattr(error, "retry_after_s", None)
-        headers = {"Retry-After": str(math.ceil(wait_s))} if wait_s is not None else None
-        return problem(request, status, error.code, str(error), headers, **details(error))
+        return problem(request, status, error.code, str(error), retry_after(error), **details(error))
 
     @app.exception_handler(RequestValidationError)
     async def from_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        problems = [
-            {"field": _shown(".".join(str(part) for part in e["loc"])), "problem": _shown(e["msg"])}
-            for e in error.errors()[:MOST_PROBLEMS]
-        ]
         if any(e["type"] == "json_invalid" for e in error.errors()):
             detail = f"the body is not valid JSON: {error.errors()[0]['ctx']['error']}"
             return problem(request, 400, "malformed_json", detail)
-        detail = "; ".join(f"{p['field']}: {p['problem']}" for p in problems)
-        return problem(request, 422, "invalid_request", detail, errors=problems)
+        found = problems(error.errors())
+        return problem(request, 422, "invalid_request", sentence(found), errors=found)
 
     @app.exception_handler(HTTPException)
     async def from_framework(request: Request, error: HTTPException) -> JSONResponse:

@@ -58,6 +58,7 @@ async def _once(
     request.app.state.admission.check()
     fingerprint = await run_in_threadpool(_fingerprint, request, await request.body())
     scope = caller.id
+    request.state.attempt = f"{scope} {key} {fingerprint}"  # the same key with another recording is a guess
     busy: set[tuple[str, str]] = request.app.state.idempotent_in_flight
     if (scope, key) in busy:
         raise ServiceError(

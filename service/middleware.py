@@ -33,12 +33,6 @@ _PAGE_POLICY = (
     b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src 'self' blob:; "
     b"worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-# FastAPI's page of the API takes Swagger from its network of mirrors and starts it inline.
-_DOCS_POLICY = (
-    b"default-src 'self'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; "
-    b"object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 _TLS_ONLY = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -67,6 +61,8 @@ class RequestContext:
         state["body_limit"] = min(self.max_body_bytes, MAX_JSON_BYTES)
         started, status, sent = time.perf_counter(), 500, False
         body = _Body(receive, headers, state, self.held, self.timeout_s)
+        # No GET reads a body. Files listen while they are sent, when it is too late to refuse one.
+        heard = body.gone if scope["method"] in ("GET", "HEAD") else body.receive
 
         async def identified(message: Message) -> None:
             nonlocal status, sent
@@ -77,11 +73,11 @@ class RequestContext:
             await send(message)
 
         try:
-            await self.app(scope, body.receive, identified)
+            await self.app(scope, heard, identified)
         except Exception as error:
             if sent:  # too late for another answer
                 raise
-            await unexpected(Request(scope), error)(scope, body.receive, identified)
+            await unexpected(Request(scope), error)(scope, heard, identified)
         finally:
             self.held.give_back(body.received)
             self._record(scope, status, time.perf_counter() - started)
@@ -138,6 +134,12 @@ class _Body:
         self._whole = not message.get("more_body", False)
         return message
 
+    async def gone(self) -> Message:
+        """Drop what still arrives, until the client has gone."""
+        while (message := await self._receive())["type"] != "http.disconnect":
+            pass
+        return message
+
     def _check(self, size: int) -> None:
         limit = self._state["body_limit"]
         if size > limit:
@@ -147,9 +149,8 @@ class _Body:
 def _missing(given: list[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
     """The security headers that an answer does not set itself."""
     headers = {name.lower(): value for name, value in given}
-    policy = _DATA_POLICY
-    if headers.get(b"content-type", b"").startswith(b"text/html"):
-        policy = _DOCS_POLICY if scope["path"] in ("/docs", "/redoc") else _PAGE_POLICY
+    is_page = headers.get(b"content-type", b"").startswith(b"text/html")
+    policy = _PAGE_POLICY if is_page else _DATA_POLICY
     wanted = [*_HEADERS, (b"content-security-policy", policy)]
     if scope.get("scheme") == "https":
         wanted.append(_TLS_ONLY)

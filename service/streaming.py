@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable
@@ -32,18 +33,22 @@ from service.auth import authorized
 from service.engine import Call, Engine
 from service.errors import ServiceError
 from service.schemas import EnrollmentAdded, Identification, Verification
+from service.uploads import MAX_NAME
 
 log = structlog.get_logger()
 router = APIRouter()
 
 PATH = "/v1/stream"
 MAX_MESSAGE_BYTES = 2**20
+MAX_TEXT = 256 * 1024  # characters: a search among 1000 named candidates fits, as in a request's head
 START_WITHIN_S = 10.0
+PATIENCE = 4  # times its longest audio that a stream may take, however steadily it sends
 GROWTH = 1.5  # a decision is made again whenever net speech has grown so much: few, and ever better
 ENOUGH_S = 30.0  # ten windows, all that is ever embedded
 CLOSE = 4000  # plus the HTTP status of the problem
 
 Result = Verification | Identification | EnrollmentAdded
+Name = Annotated[str, Field(max_length=MAX_NAME)]
 
 
 class Start(BaseModel):
@@ -53,12 +58,12 @@ class Start(BaseModel):
     type: Literal["start"]
     call: Literal["verify", "identify", "enroll"]
     key: str | None = None
-    speaker_id: str | None = None
-    model: str | None = None
+    speaker_id: Name | None = None
+    model: Name | None = None
     encoding: Literal["pcm_s16le", "mulaw", "alaw", "opus", "ogg_opus"] = "pcm_s16le"
     sample_rate: int = 16_000
-    group: str | None = None
-    candidates: Annotated[list[str], Field(max_length=1000)] | None = None
+    group: Name | None = None
+    candidates: Annotated[list[Name], Field(max_length=1000)] | None = None
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
 
 
@@ -106,9 +111,10 @@ async def stream(socket: WebSocket) -> None:
     request_id = uuid.uuid4().hex
     await socket.accept()
     try:
-        with socket.app.state.streams:
+        listening = await _started(socket, engine, request_id)
+        with socket.app.state.streams:  # a place is for those whose key is good
             engine.metrics.streams.set(socket.app.state.streams.taken)
-            await _serve(socket, engine, request_id)
+            await _serve(socket, listening)
         await socket.close()
     except WebSocketDisconnect:
         pass
@@ -118,20 +124,21 @@ async def stream(socket: WebSocket) -> None:
         engine.metrics.streams.set(socket.app.state.streams.taken)
 
 
-async def _serve(socket: WebSocket, engine: Engine, request_id: str) -> None:
-    listening = await _started(socket, engine, request_id)
+async def _serve(socket: WebSocket, listening: _Stream) -> None:
+    settings = listening.engine.settings
     await socket.send_json(
         {
             "type": "started",
-            "request_id": request_id,
+            "request_id": listening.request_id,
             "call": listening.start.call,
             "model": listening.model,
             "required_speech_s": round(listening.required_s, 3),
-            "max_stream_s": engine.settings.max_stream_s,
+            "max_stream_s": settings.max_stream_s,
         }
     )
+    until = time.monotonic() + PATIENCE * settings.max_stream_s
     while True:
-        message = await _receive(socket, engine.settings.stream_idle_s)
+        message = await _receive(socket, settings.stream_idle_s, until)
         if isinstance(message, str):
             if _parsed(message).get("type") != "stop":
                 raise ServiceError(422, "invalid_request", 'after `start`, send audio or {"type": "stop"}')
@@ -229,8 +236,10 @@ async def _send(socket: WebSocket, listening: _Stream, result: Result, **facts: 
     await socket.send_json({"type": kind, **facts, "after_enough_speech_ms": waited, "result": body})
 
 
-async def _receive(socket: WebSocket, within_s: float) -> str | bytes:
+async def _receive(socket: WebSocket, within_s: float, until: float = math.inf) -> str | bytes:
     """The next message; raises a 408 when none comes in time and a 413 for one that is too large."""
+    if time.monotonic() > until:
+        raise ServiceError(408, "stream_too_slow", "the audio arrives too slowly: the stream is closed")
     try:
         message = await asyncio.wait_for(socket.receive(), within_s)
     except TimeoutError:
@@ -242,8 +251,9 @@ async def _receive(socket: WebSocket, within_s: float) -> str | bytes:
     content: str | bytes | None = message.get("text")
     if content is None:
         content = message.get("bytes") or b""
-    if len(content) > MAX_MESSAGE_BYTES:
-        raise ServiceError(413, "body_too_large", f"a message is larger than {MAX_MESSAGE_BYTES} bytes")
+    limit = MAX_TEXT if isinstance(content, str) else MAX_MESSAGE_BYTES
+    if len(content) > limit:
+        raise ServiceError(413, "body_too_large", f"a message is larger than {limit} bytes")
     return content
 
 
@@ -263,9 +273,9 @@ async def _refuse(socket: WebSocket, engine: Engine, request_id: str, error: Exc
     if isinstance(error, ServiceError):
         status, code, detail = error.status, error.code, str(error)
     elif isinstance(error, ValidationError):
-        found = [{"field": ".".join(map(str, e["loc"])), "problem": e["msg"]} for e in error.errors()]
+        found = errors.problems(error.errors())
         status, code, extra = 422, "invalid_request", {"errors": found}
-        detail = "; ".join(f"{p['field']}: {p['problem']}" for p in found)
+        detail = errors.sentence(found)
     elif isinstance(error, (RuntimeFault, EnrollError)):
         status, code, detail, extra = errors.status_of(error), error.code, str(error), errors.details(error)
     else:

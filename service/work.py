@@ -46,8 +46,8 @@ async def work(
     request: Request, key: ApiKey, do: Callable[Concatenate[Call, P], R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
     """Run one of the engine's methods for the caller; raises `Overloaded` when all places are taken."""
-    retry_key = request.headers.get("idempotency-key")  # a retry is its first try over again
-    attempt = f"{key.id} {retry_key}" if retry_key else uuid.uuid4().hex
+    # A retry is its first try over again; only a route that holds a key to one request can tell.
+    attempt = getattr(request.state, "attempt", None) or uuid.uuid4().hex
     with request.app.state.admission:
         call = Call.of(key, request.state.request_id, engine_of(request).settings, attempt)
         return await run_in_threadpool(do, call, *args, **kwargs)

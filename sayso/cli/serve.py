@@ -52,6 +52,8 @@ def _serve(chosen: Settings) -> None:
         timeout_graceful_shutdown=30,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_max_queue=4,
+        # A pong waits behind audio that is still being worked on, which may take a request's time.
+        ws_ping_timeout=20.0 + chosen.request_timeout_s,
     )
     try:
         if damage := engine.store.check():

@@ -195,3 +195,20 @@ def test_what_cannot_be_written_fails_by_itself(store: Store) -> None:
     store.audit.note("verify", "t", "alice", turn=2)
     store.audit.flush()
     assert [event.facts["turn"] for event in store.audit.events()] == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_that_ends_the_writing_does_not_end_it_for_good(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "WRITE_AFTER_S", 0.01)
+    with monkeypatch.context() as faulty:
+        faulty.setattr(store.audit, "flush", lambda: 1 / 0)
+        store.audit.note("verify", "t", "alice", turn=1)
+        thread = store.audit._thread
+        assert thread is not None
+        thread.join()
+    store.audit.note("verify", "t", "alice", turn=2)
+    while len(entries(path)) < 2:
+        pass
+    assert [event.facts["turn"] for event in store.audit.events()] == [1, 2]

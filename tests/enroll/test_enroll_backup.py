@@ -142,6 +142,26 @@ def test_a_restore_unlocks_nobody_and_forgets_no_recording(store: Store, path: P
     assert sound(store)
 
 
+def test_a_restore_on_a_new_machine_knows_locks_and_recordings(
+    store: Store, tmp_path: Path, path: Path, backup: Path
+) -> None:
+    limits = AttemptLimits(delay_after=0, delay_s=0, lock_after=2, replay_days=1)
+    for name in ("alice", "bob"):
+        enrol(store, name)
+    enrolled = store.enrollments("t", "alice")[0].id
+    store.attempts.enrolled("t", "alice", enrolled, b"enrolled voice", limits)
+    for attempt in "12":
+        store.attempts.failed("t", "bob", attempt)
+    store.backup(backup)
+    elsewhere = tmp_path / "elsewhere" / "sayso.db"
+    restore_backup(elsewhere, backup, KeyFile(path.with_name("master.key")))
+    with Store(elsewhere, REQUIRED_S, KeyFile(path.with_name("master.key"))) as restored:
+        with pytest.raises(RecordingReplayed):
+            restored.attempts.succeeded("t", "alice", "verify", b"enrolled voice", "3", limits)
+        with pytest.raises(SpeakerLocked):
+            restored.attempts.admit("t", "bob", "4", limits)
+
+
 def test_a_new_speaker_of_an_erased_ones_name_is_another(store: Store, path: Path, backup: Path) -> None:
     enrol(store, "alice", 1)
     store.delete_speaker("t", "alice")

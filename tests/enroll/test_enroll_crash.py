@@ -46,6 +46,7 @@ def test_nothing_acknowledged_is_lost_and_nobody_deleted_is_back(tmp_path: Path,
     assert counts["problems"] == "0"
     assert counts["kills"] == "4"
     assert int(counts["enrolled"]) > 0
+    assert int(counts["updated"]) > 0
     assert disk is None or int(counts["failed"]) > 0
 
 

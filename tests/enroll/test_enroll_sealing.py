@@ -1,6 +1,8 @@
 """What the disk shows without the key, whose key opens what, and how keys are changed."""
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -242,3 +244,18 @@ def test_rotations_at_once_lose_no_key(path: Path) -> None:
     with Store(path, REQUIRED_S) as again:
         assert_whole(again)
     assert keys.first() == second
+
+
+@pytest.mark.parametrize("call", ["first", "prepare"])
+def test_a_key_that_cannot_be_written_whole_is_not_written(tmp_path: Path, call: str) -> None:
+    """The disk takes a part of it: half a key would open nothing, and what it sealed would be lost."""
+    code = (
+        "import resource, sys; from pathlib import Path; from enroll.masterkey import KeyFile\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))\n"
+        f"KeyFile(Path(sys.argv[1])).{call}()"
+    )
+    folder = tmp_path / "keys"
+    done = subprocess.run([sys.executable, "-c", code, folder / "master.key"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert list(folder.iterdir()) == []

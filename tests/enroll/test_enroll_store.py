@@ -15,6 +15,7 @@ from enroll.errors import (
     SpeakerNotEnrolled,
     SpeakerNotFound,
     SpeakerOptedOut,
+    TooManyEnrollments,
 )
 from enroll.store import Store
 
@@ -250,3 +251,15 @@ def test_a_reopened_store_equals_the_one_before(store: Store, path: Path) -> Non
     with Store(path, REQUIRED_S) as again:
         assert again.speakers("t") == store.speakers("t")
         assert again.enrollments("t", "alice") == store.enrollments("t", "alice")
+
+
+def test_a_speaker_has_so_many_enrolments_and_no_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enroll.store.MAX_ENROLLMENTS", 2)
+    store.create_speaker("t", "alice")
+    for seed in range(2):
+        store.add_enrollment("t", "alice", recording(seed, REQUIRED_S), f"e{seed}")
+    with pytest.raises(TooManyEnrollments, match="Delete some"):
+        store.add_enrollment("t", "alice", recording(2, REQUIRED_S), "e2")
+    assert store.add_enrollment("t", "alice", recording(0, REQUIRED_S), "e0")[0].enrollments == 2  # a retry
+    store.delete_enrollment("t", "alice", "e0")
+    assert store.add_enrollment("t", "alice", recording(2, REQUIRED_S), "e2")[0].enrollments == 2

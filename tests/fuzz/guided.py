@@ -3,9 +3,10 @@
     pip install -e '.[fuzz]'
     make fuzz TARGET=audio SECONDS=60
 
-Targets: `audio` (decoding), `card` (model files and their cards), `requests` (a whole request, through the
-application). Seeds and new inputs go into the folder named. Guided by Python code; the C libraries below
-are not instrumented and are only driven. Anything but the errors a room names ends the run, its input kept.
+Targets: `audio` (decoding), `live` (what a stream brings: the first byte picks the encoding, the second how
+it is cut), `card` (model files and their cards), `requests` (a whole request, through the application).
+Seeds and new inputs go into the folder named. Guided by Python code; the C libraries below are not
+instrumented and are only driven. Anything but the errors a room names ends the run, its input kept.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ import tempfile
 from pathlib import Path
 
 import atheris
-import seeds
 
 with atheris.instrument_imports(
     include=["runtime", "enroll", "service", "python_multipart", "starlette", "fastapi"],
     enable_loader_override=False,
 ):
+    import seeds
     from hammer import wrong
     from inprocess import Sent, Service
 
     from runtime.audio import decode
     from runtime.card import CARD_KEY, read_card
     from runtime.errors import InputError, ModelError
+    from runtime.live import ENCODINGS, LiveRecording
     from runtime.model_file import check_self_contained, network_sha256, with_metadata
+    from runtime.speech import SpeechDetector
 
 NETWORK = seeds.cards()["network.onnx"]
 
@@ -39,6 +42,26 @@ def audio(data: bytes) -> None:
     except InputError:
         return
     assert len(decoded.samples) <= 2 * 16_000 + 64
+
+
+class Live:
+    """Input: two bytes, and what is pushed."""
+
+    def __init__(self) -> None:
+        self._detector = SpeechDetector()
+
+    def __call__(self, data: bytes) -> None:
+        encoding, size = ENCODINGS[data[0] % len(ENCODINGS)] if data else "opus", data[1:2] or b"\1"
+        step = 16 * (size[0] + 1)
+        live = LiveRecording(self._detector, encoding, 16_000, 2.0)
+        try:
+            for at in range(2, len(data), step):
+                live.push(data[at : at + step])
+            live.finish()
+            recording = live.recording()
+        except InputError:
+            return
+        assert 0 < len(recording.samples) <= 2 * 16_000
 
 
 def model_card(data: bytes) -> None:
@@ -76,7 +99,7 @@ class Requests:
 def main() -> None:
     name = sys.argv.pop(1)
     seeds.write(name, Path(sys.argv[1]))
-    target = {"audio": lambda: audio, "card": lambda: model_card, "requests": Requests}[name]()
+    target = {"audio": lambda: audio, "live": Live, "card": lambda: model_card, "requests": Requests}[name]()
     atheris.Setup(sys.argv, target)
     atheris.Fuzz()
 

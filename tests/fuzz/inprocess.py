@@ -20,6 +20,7 @@ from service.metrics import Metrics
 from service.settings import SHIPPED_MODELS, Settings
 
 HANG_S = 30.0
+PROFILE = "49a36324-fc4b-4387-aa06-090cfbf0064f"
 
 
 @dataclass
@@ -35,8 +36,19 @@ class Sent:
 
 
 @dataclass
+class Talk:
+    """One WebSocket: the messages as they are sent; then it hangs up, or waits for the last word."""
+
+    headers: list[tuple[bytes, bytes]]
+    messages: list[str | bytes]
+    leaves: bool = False
+    method: str = "WS"
+    path: str = "/v1/stream"
+
+
+@dataclass
 class Answer:
-    """What came back; a status of 0 is none at all."""
+    """What came back; a status of 0 is none at all. Of a stream: its close code and its last message."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -44,7 +56,7 @@ class Answer:
 
 
 class Service:
-    """A running service with one enrolled speaker, `ann`; `close` it."""
+    """A running service with one enrolled speaker, `ann`, and one that Azure's calls see; `close` it."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -56,8 +68,10 @@ class Service:
         self.key = self.engine.store.keys.create_key("default", SCOPES, "fuzz")[1]
         self.loop = asyncio.new_event_loop()
         self.loop.run_until_complete(self._start())
+        profile = {"id": PROFILE, "groups": ["azure-verification", "azure-identification"]}
         for path, content in (
             ("/v1/speakers", json.dumps({"id": "ann"}).encode()),
+            ("/v1/speakers", json.dumps(profile).encode()),
             ("/v1/speakers/ann/enrollments", encode(synthetic_voice(16.0, 205.0, 1.16))),
         ):
             made = self.call(Sent("POST", path, b"", self.good_headers("application/json"), [content]))
@@ -70,18 +84,49 @@ class Service:
             (b"host", b"fuzz"),
         ]
 
-    def call(self, sent: Sent) -> Answer:
+    def call(self, sent: Sent | Talk) -> Answer:
         """Its answer; raises TimeoutError for a hang, and whatever the application lets out."""
-        return self.loop.run_until_complete(asyncio.wait_for(self._call(sent), HANG_S))
+        answering = self._talk(sent) if isinstance(sent, Talk) else self._call(sent)
+        return self.loop.run_until_complete(asyncio.wait_for(answering, HANG_S))
+
+    async def _talk(self, talk: Talk) -> Answer:
+        messages, answer, closed = list(talk.messages), Answer(0, {}, b""), asyncio.Event()
+        opened = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal opened
+            if not opened:
+                opened = True
+                return {"type": "websocket.connect"}
+            if messages:
+                content = messages.pop(0)
+                return {"type": "websocket.receive", "text" if isinstance(content, str) else "bytes": content}
+            if not talk.leaves:
+                await closed.wait()  # the service may take its time; a hang is seen by the caller
+            return {"type": "websocket.disconnect", "code": 1006}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "websocket.send":
+                answer.body = (message.get("text") or "").encode()
+            elif message["type"] == "websocket.close":
+                answer.status = message["code"]
+                closed.set()
+
+        scope = self._scope(Sent("GET", talk.path, headers=talk.headers))
+        del scope["method"]
+        await self.app({**scope, "type": "websocket", "scheme": "ws", "subprotocols": []}, receive, send)
+        return answer
 
     async def _call(self, sent: Sent) -> Answer:
         parts = list(sent.parts)
-        answer = Answer(0, {}, b"")
+        answer, answered = Answer(0, {}, b""), asyncio.Event()
         ended = False
 
         async def receive() -> dict[str, Any]:
             nonlocal ended
             if ended:
+                if not sent.leaves:
+                    await answered.wait()  # who has sent all stays until it is answered
                 return {"type": "http.disconnect"}
             body = parts.pop(0) if parts else b""
             ended = not parts
@@ -94,6 +139,8 @@ class Service:
                 answer.status, answer.headers = message["status"], dict(message["headers"])
             else:
                 answer.body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    answered.set()
 
         await self.app(self._scope(sent), receive, send)
         return answer

@@ -1,4 +1,4 @@
-"""Requests that are almost right: drawn from the OpenAPI document, a corpus of recordings, and a seed."""
+"""Requests that are almost right: drawn from the application's routes, a corpus of recordings, and a seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 import seeds
-from inprocess import Sent
+from fastapi import FastAPI
+from inprocess import PROFILE, Sent, Talk
+from routes import every_route
+from starlette.routing import Route
+
+from runtime.live import ENCODINGS
+from runtime.opus import OggPackets
 
 IDS = ["ann", "bob", "nobody", "", ".", "..", "a/b", "%", "a" * 129, "\x00", "\U0001f600", "ann\n", "é" * 60]
 WORDS = ["", "0", "-1", "1", "5", "100", "1001", "9" * 400, "null", "true", "NaN", "baseline", "nested",
@@ -22,27 +28,56 @@ CONTENT_TYPES = ["application/json", "audio/wav", "audio/ogg", "application/octe
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"]
 INTERESTING = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 MULTIPART = "multipart/form-data; boundary=x"
+KINDS = ["verification", "verification", "identification", "", "x"]
+PROFILES = [PROFILE, "{49A36324FC4B4387AA06090CFBF0064F}", "0" * 32]
+FILES = [
+    "app.js",
+    "style.css",
+    "../../../settings.py",
+    "vendor/swagger-ui/LICENSE",
+    "vendor",
+    ".",
+    "a" * 5_000,
+]
+# What stands for the routes that the document leaves out: the console's files, and Azure's calls.
+UNDOCUMENTED = {
+    "parameters": [
+        {"name": name, "in": "query"}
+        for name in ("api-version", "maxpagesize", "$skiptoken", "profileIds", "ignoreMinLength")
+    ],
+    "requestBody": {"content": {"application/json": {}, "audio/wav": {}, "multipart/form-data": {}}},
+}
 
 
 class Mutator:
     """Draws requests; the same seed draws the same ones."""
 
-    def __init__(self, seed: int, document: dict[str, Any], key: str) -> None:
+    def __init__(self, seed: int, app: FastAPI, key: str) -> None:
         self.random = random.Random(seed)
         self.key = key
-        self.operations = [
+        documented = app.openapi()["paths"]
+        self.operations: list[tuple[str, str, dict[str, Any]]] = [
             (method.upper(), path, call)
-            for path, calls in document["paths"].items()
+            for path, calls in documented.items()
             for method, call in calls.items()
         ]
+        for route in every_route(app.routes):
+            if isinstance(route, Route) and route.path not in documented:
+                self.operations += [(method, route.path, UNDOCUMENTED) for method in route.methods or ()]
         self.recordings = list(seeds.audio().values())
+        self.speech = [seeds.audio()["enough.ogg"], seeds.audio()["opus.ogg"]]
 
-    def request(self) -> Sent:
+    def request(self) -> Sent | Talk:
         r = self.random
+        if r.random() < 0.05:
+            return self.talk()
         method, path, call = r.choice(self.operations)
         for name in ("speaker_id", "enrollment_id"):
             known = "ann" if method in ("GET", "POST") else r.choice(["bob", f"s{r.randrange(500)}"])
             path = path.replace(f"{{{name}}}", known if r.random() < 0.6 else r.choice(IDS[1:]))
+        path = path.replace("{kind}", r.choice(KINDS)).replace("{locale}", r.choice(WORDS))
+        path = path.replace("{profile_id}", r.choice([*PROFILES, *IDS]))
+        path = path.replace("{path:path}", r.choice([*FILES, *IDS, *WORDS]))
         if r.random() < 0.03:
             method = r.choice(METHODS)
         if r.random() < 0.02:
@@ -57,6 +92,7 @@ class Mutator:
         r = self.random
         key = self.key if r.random() < 0.95 else r.choice(WORDS)
         named = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", content_type.encode())]
+        named.append((b"ocp-apim-subscription-key", key.encode()))
         named.append((b"host", b"fuzz"))
         if r.random() < 0.5:
             length = len(body) if r.random() < 0.9 else r.choice(INTERESTING)
@@ -97,6 +133,43 @@ class Mutator:
             return (MULTIPART if r.random() < 0.95 else kind), self.form()
         return kind, self.recording() if r.random() < 0.9 else r.randbytes(r.randrange(2000))
 
+    def talk(self) -> Talk:
+        """A stream: a start that is almost right, audio that may be, and a stop, or none of that."""
+        r = self.random
+        encoding = r.choice(ENCODINGS)
+        start = {"type": "start", "call": r.choice(["verify", "verify", "identify", "enroll"])}
+        start |= {"speaker_id": "ann" if r.random() < 0.8 else r.choice(IDS), "encoding": encoding}
+        start |= {"sample_rate": r.choice([8_000, 16_000, 16_000, 48_000, *INTERESTING])}
+        if r.random() < 0.95:
+            start["key"] = self.key
+        for name in r.sample(
+            ["model", "group", "candidates", "top_k", "call", "key", "x"], r.choice([0, 0, 0, 1])
+        ):
+            start[name] = self.value(2)
+        text = json.dumps(start, ensure_ascii=r.random() < 0.5).encode(errors="surrogatepass")
+        if r.random() < 0.1:
+            text = self.mutated(text)
+        messages: list[str | bytes] = [text.decode(errors="replace"), *self.spoken(encoding)]
+        if r.random() < 0.1:
+            odd: list[str | bytes] = ["", "[", '{"type": "start"}', b"", "x" * 300_000, b"x" * (2**20 + 1)]
+            messages.insert(r.randrange(len(messages) + 1), r.choice(odd))
+        leaves = r.random() < 0.1
+        if not leaves:
+            messages.append('{"type": "stop"}')
+        return Talk(self.headers("", b"")[2:], messages, leaves)
+
+    def spoken(self, encoding: str) -> list[bytes]:
+        """Audio of an encoding in up to eight messages, mutated now and then."""
+        r = self.random
+        if encoding == "opus":
+            packets = OggPackets().packets(r.choice(self.speech))[: r.choice([5, 10, 20, 200])]
+            return [packet if r.random() < 0.98 else self.mutated(packet) for packet in packets]
+        data = r.choice(self.speech) if encoding == "ogg_opus" else r.choice(self.recordings)
+        if r.random() < 0.5:
+            data = self.mutated(data)
+        cuts = sorted(r.randrange(len(data) + 1) for _ in range(r.randrange(8)))
+        return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
     def recording(self) -> bytes:
         return self.mutated(self.random.choice(self.recordings))
 
@@ -122,7 +195,7 @@ class Mutator:
         r = self.random
         if r.random() < 0.05:
             return r.choice([b"[", b'{"x":']) * r.choice([10, 100, 12_000])
-        fields = ["id", "name", "groups", "metadata", "status", r.choice(WORDS)]
+        fields = ["id", "name", "groups", "metadata", "status", "locale", r.choice(WORDS)]
         value = {name: self.value(3) for name in r.sample(fields, r.randrange(5))}
         if r.random() < 0.4:
             value["id"] = r.choice(["ann", "bob", f"s{r.randrange(500)}"])

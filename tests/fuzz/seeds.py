@@ -12,6 +12,8 @@ import soundfile as sf
 from runtime_samples import card, toy_network
 
 from runtime.card import with_card
+from runtime.live import ENCODINGS
+from runtime.opus import OggPackets
 from runtime.synthesis import synthetic_voice
 
 FORMATS = {
@@ -57,6 +59,22 @@ def audio() -> dict[str, bytes]:
     return {**made, "enough.ogg": whole.getvalue()}
 
 
+def streams() -> dict[str, bytes]:
+    """Audio of each encoding that a stream may bring, led by two bytes: guided.py says which."""
+    voice = synthetic_voice(0.5)
+    made = {}
+    for number, encoding in enumerate(ENCODINGS):
+        subtype = {"pcm_s16le": "PCM_16", "mulaw": "ULAW", "alaw": "ALAW"}.get(encoding)
+        file = io.BytesIO()
+        raw = {"format": "RAW", "subtype": subtype} if subtype else {"format": "OGG", "subtype": "OPUS"}
+        sf.write(file, voice, 16_000, **raw)
+        content = file.getvalue()
+        if encoding == "opus":
+            content = OggPackets().packets(content)[0]
+        made[encoding] = bytes([number, 20]) + content
+    return made
+
+
 def cards() -> dict[str, bytes]:
     """Model files of a toy network, and a card."""
     return {
@@ -69,6 +87,6 @@ def cards() -> dict[str, bytes]:
 def write(target: str, folder: Path) -> None:
     """The seeds of one of guided.py's targets, as files, which is how libFuzzer takes them."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = {"audio": audio, "card": cards, "requests": lambda: REQUESTS}[target]()
+    made = {"audio": audio, "live": streams, "card": cards, "requests": lambda: REQUESTS}[target]()
     for name, content in made.items():
         (folder / name).write_bytes(content)

@@ -3,8 +3,8 @@
     PYTHONPATH=.:tests/support:tests/runtime python tests/fuzz/soak.py --minutes 30
 
 First the server's capacity is measured, then it is loaded with `--load` of that. It fails on an answer that
-is not the expected one, on an answer that never comes, when memory is not flat, and when the service does
-not stop cleanly. Where `sayso audit verify` exists, the audit log is verified at the end.
+is not the expected one, on an answer that never comes, when memory is not flat, when the service does not
+stop cleanly, and when `sayso audit verify` or `sayso check` finds anything afterwards.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from typing import Any
 import psutil
 from process import Server
 from sounds import SPEAKERS, voice_of
+from websockets.sync.client import connect
 
 GROWTH_BOUND = 64 * 2**20
 TAKES = range(3, 7)
 WORKERS = 24
 CALIBRATION_S = 10.0
+WAV_HEAD = 44
 SETTINGS = {
     "SAYSO_RATE_LIMIT": "0",
     "SAYSO_REPLAY_DAYS": "0",
@@ -99,6 +101,41 @@ class Soak:
         self.judge("delete", client.delete(path), 204)
         self.judge("gone", client.get(path), 404)
 
+    def stream(self) -> None:
+        """Speak a recording through the WebSocket; sometimes hang up in the middle of it."""
+        speaker, voice = self.random.choice(list(self.scores))
+        pcm, leaves = self.voices[voice][WAV_HEAD:], self.random.random() < 0.3
+        start = {"type": "start", "call": "verify", "speaker_id": speaker, "key": self.server.key}
+        with connect(f"ws://127.0.0.1:{self.server.port}/v1/stream") as socket:
+            socket.send(json.dumps(start))
+            for at in range(0, len(pcm), 16_000):
+                if leaves and self.random.random() < 0.2:
+                    return self.count("stream left")
+                socket.send(pcm[at : at + 16_000])
+            socket.send('{"type": "stop"}')
+            last: dict[str, Any] = {}
+            while not last.get("final") and last.get("type") != "error":
+                last = json.loads(socket.recv(timeout=60))
+        if last["type"] == "error" and last["problem"]["status"] in BUSY:
+            return self.count("busy")
+        fits = (
+            last["type"] == "decision" and abs(last["result"]["score"] - self.scores[speaker, voice]) < 1e-4
+        )
+        return self.count("stream", None if fits else json.dumps(last)[:300])
+
+    def azure(self) -> None:
+        """The same speakers cannot be seen through the other family of calls, and a new one can."""
+        headers = {"Ocp-Apim-Subscription-Key": self.server.key}
+        root = "/speaker-recognition/verification/text-independent/profiles"
+        client = self.server.client
+        made = client.post(root, json={"locale": "en-us"}, headers=headers)
+        self.judge("azure create", made, 201)
+        if made.status_code == 201:
+            path = f"{root}/{made.json()['profileId']}"
+            verified = client.post(f"{path}:verify", content=self.voices["ann", TAKES[0]], headers=headers)
+            self.judge("azure verify", verified, 409)
+            self.judge("azure delete", client.delete(path, headers=headers), 204)
+
     def read(self) -> None:
         answer = self.server.client.get("/v1/speakers/ann/enrollments")
         self.judge("read", answer, 200, lambda body: len(body["items"]) == 2)
@@ -152,6 +189,8 @@ class Soak:
         kinds = {
             self.verify: 50,
             self.identify: 15,
+            self.stream: 8,
+            self.azure: 4,
             self.read: 10,
             self.rubbish: 10,
             self.enrol_and_delete: 5,
@@ -162,7 +201,10 @@ class Soak:
         return self.random.choices(list(kinds), list(kinds.values()))[0]
 
     def capacity(self) -> float:
-        """Requests of the mix a second, as fast as they are answered."""
+        """Requests of the mix a second, as fast as they are answered, as many at once as there may ever be.
+
+        How much memory the service needs follows from how many it works on at once, so it is warm afterwards.
+        """
         until, began = time.monotonic() + CALIBRATION_S, time.monotonic()
         done = []
 
@@ -173,7 +215,7 @@ class Soak:
                     self.safely(kind)
                     done.append(1)
 
-        threads = [threading.Thread(target=hurry) for _ in range(8)]
+        threads = [threading.Thread(target=hurry) for _ in range(WORKERS)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -184,6 +226,7 @@ class Soak:
 def soak(minutes: float, load: float, seed: int, folder: Path) -> dict[str, Any]:
     """The report; `wrong` in it is empty after a good run."""
     server = Server(folder / "data", **SETTINGS)
+    found: dict[str, str] = {}
     try:
         run = Soak(server, seed)
         rate = max(1.0, load * run.capacity())
@@ -203,7 +246,7 @@ def soak(minutes: float, load: float, seed: int, folder: Path) -> dict[str, Any]
         if late - early > GROWTH_BOUND:
             run.wrong.append(f"memory grew by {(late - early) / 2**20:.0f} MiB")
         metrics = server.client.get("/metrics").text
-        for line in ("sayso_held_bytes 0.0", "sayso_in_flight 0.0"):
+        for line in ("sayso_held_bytes 0.0", "sayso_in_flight 0.0", "sayso_streams 0.0"):
             if line not in metrics:
                 run.wrong.append(f"not {line}")
         people = len(server.client.get("/v1/speakers?limit=1000").json()["items"])
@@ -211,9 +254,16 @@ def soak(minutes: float, load: float, seed: int, folder: Path) -> dict[str, Any]
             run.wrong.append(f"{people} speakers are left")
         if server.stop() not in (0, -15):
             run.wrong.append("it did not stop cleanly")
-        audit = _audit(server)
-        if audit not in (None, 0):
-            run.wrong.append(f"sayso audit verify: {audit}")
+        for command in (["audit", "verify"], ["check"]):
+            checked = subprocess.run(
+                [sys.executable, "-m", "sayso", *command],
+                env=server.environment,
+                capture_output=True,
+                text=True,
+            )
+            found[" ".join(command)] = checked.stdout.strip()
+            if checked.returncode:
+                run.wrong.append(f"sayso {' '.join(command)}: {checked.stdout}{checked.stderr}")
     finally:
         server.close()
     return {
@@ -221,17 +271,9 @@ def soak(minutes: float, load: float, seed: int, folder: Path) -> dict[str, Any]
         "rate": round(rate, 1),
         "counts": dict(run.counts),
         "rss_mib_by_tenth": [round(max(rss[i * tenth : (i + 1) * tenth]) / 2**20) for i in range(10)],
-        "audit_verified": None if audit is None else audit == 0,
+        **found,
         "wrong": run.wrong[:20],
     }
-
-
-def _audit(server: Server) -> int | None:
-    """The exit status of `sayso audit verify`; None where there is no such command."""
-    command = [sys.executable, "-m", "sayso", "audit", "verify"]
-    if subprocess.run([*command, "--help"], capture_output=True).returncode:
-        return None
-    return subprocess.run(command, env=server.environment, capture_output=True).returncode
 
 
 def main() -> int:

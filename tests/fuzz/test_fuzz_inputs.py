@@ -74,6 +74,16 @@ def test_bugs_that_fuzzing_found_stay_fixed(service: Service, name: str) -> None
             assert 400 <= answer.status < 500
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/console/app.js"])
+@pytest.mark.parametrize("length", [[(b"content-length", b"200000")], []])
+def test_a_body_for_a_page_is_dropped(service: Service, path: str, length: list[tuple[bytes, bytes]]) -> None:
+    """Pages listen to the client while they are sent, and a body over its limit failed in their midst."""
+    headers = [(b"host", b"fuzz"), *length]
+    answer = service.call(Sent("GET", path, headers=headers, parts=[b"x" * 50_000] * 4))
+    assert answer.status == 200
+    assert service.app.state.held.held == 0
+
+
 def test_a_seek_before_the_start_is_no_noise(capfd: pytest.CaptureFixture[str]) -> None:
     """Damaged files made libsndfile's callback into Python raise, which printed a traceback for each."""
     for name in ("voice.flac", "voice.mp3", "alac.caf", "wave64.w64", "voice.aiff"):

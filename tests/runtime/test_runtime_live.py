@@ -135,3 +135,23 @@ def test_a_packet_that_never_ends_is_refused(detector: SpeechDetector) -> None:
     live.push(page)
     with pytest.raises(UndecodableAudio):
         live.push(page)
+
+
+def test_many_small_pages_cost_one_pass() -> None:
+    """A megabyte of empty pages must not be copied once for each of them."""
+
+    class Counting(OggPackets):
+        copies = 0
+
+        def __setattr__(self, name: str, value: object) -> None:
+            Counting.copies += name == "_bytes"
+            super().__setattr__(name, value)
+
+    ogg = encode(synthetic_voice(0.5), format="OGG", subtype="OPUS")
+    empty = struct.pack("<4sBBqIIIB", b"OggS", 0, 0, 0, 1, 9, 0, 0)
+    head, _, rest = ogg.partition(b"OggS" + b"\0" + b"\0")  # between the headers and the audio
+    packets = Counting()
+    before = Counting.copies
+    found = packets.packets(head + empty * 10_000 + b"OggS\0\0" + rest)
+    assert Counting.copies - before == 2
+    assert found == OggPackets().packets(ogg)

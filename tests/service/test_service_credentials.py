@@ -1,14 +1,18 @@
-"""Every endpoint by every wrong credential, from the OpenAPI document: no route can be forgotten."""
+"""Every endpoint by every wrong credential, from the application's own routes: none can be forgotten."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from fastapi.routing import APIRoute
+from routes import every_route
 from sounds import voice_of
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
 
 from enroll.keys import SCOPES
+from service.streaming import Start
 
 # What each call needs. A route that is missing here fails the first test.
 NEEDED = {
@@ -30,7 +34,23 @@ NEEDED = {
     "GET /v1/models": "read",
 }
 PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
-UNDOCUMENTED = {"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"}
+PAGES = {"GET /", "GET /docs", "GET /console/{path:path}", "GET /openapi.json"}  # the same for everybody
+AZURE = {
+    f"{method} /speaker-recognition/{{kind}}/text-independent{path}": scope
+    for method, path, scope in (
+        ("POST", "/profiles", "enroll"),
+        ("GET", "/profiles", "read"),
+        ("GET", "/profiles/{profile_id}", "read"),
+        ("DELETE", "/profiles/{profile_id}", "enroll"),
+        ("POST", "/profiles/{profile_id}:reset", "enroll"),
+        ("POST", "/profiles/{profile_id}/enrollments", "enroll"),
+        ("POST", "/profiles/{profile_id}:verify", "verify"),
+        ("POST", "/profiles:identifySingleSpeaker", "verify"),
+        ("GET", "/phrases/{locale}", "read"),
+    )
+}
+STREAM = {"verify": "verify", "identify": "verify", "enroll": "enroll"}
+PROFILE = "49a36324-fc4b-4387-aa06-090cfbf0064f"
 VOICE = voice_of("ann", 3)
 
 
@@ -45,30 +65,53 @@ def test_no_route_is_forgotten(service: Any) -> None:
     documented = operations(service)
     assert set(documented) == set(NEEDED) | PUBLIC
     assert {name for name, call in documented.items() if call.get("security")} == set(NEEDED)
-    listed = {name.partition(" ")[2] for name in documented}
-    for route in service.client.app.routes:
-        if isinstance(route, APIRoute):
-            assert route.path in listed | UNDOCUMENTED
-        elif hasattr(route, "path"):  # documentation pages, and whatever is neither: mounts, WebSockets
-            assert route.path in UNDOCUMENTED, route.path
+    sockets, answered = set(), set()
+    for route in every_route(service.client.app.routes):
+        if isinstance(route, WebSocketRoute):
+            sockets.add(route.path)
+        else:
+            answered |= {f"{method} {route.path}" for method in route.methods - {"HEAD"}}
+    assert answered == set(NEEDED) | PUBLIC | PAGES | set(AZURE)
+    assert sockets == {"/v1/stream"}
+    assert set(get_args(Start.model_fields["call"].annotation)) == set(STREAM)
 
 
 def request_of(operation: str, speaker: str = "ann", enrollment: str = "none") -> dict[str, Any]:
     """A request that would be good with a good key."""
     method, path = operation.split(" ")
-    made: dict[str, Any] = {
-        "method": method,
-        "path": path.format(speaker_id=speaker, enrollment_id=enrollment),
-    }
+    kind = "identification" if "identify" in path else "verification"
+    ids = {"speaker_id": speaker, "enrollment_id": enrollment, "kind": kind, "profile_id": PROFILE}
+    made: dict[str, Any] = {"method": method, "path": path.format(locale="en-us", **ids)}
     if operation == "POST /v1/speakers":
         made["json"] = {"id": "new"}
     elif method == "PATCH":
         made["json"] = {"name": "Mallory"}
+    elif method == "POST" and path.endswith("/profiles"):
+        made["json"] = {"locale": "en-us"}
     elif path == "/v1/compare":
         made["files"] = [("audio", ("1.wav", VOICE)), ("audio", ("2.wav", VOICE))]
-    elif method == "POST" and not path.endswith("unlock"):
+    elif method == "POST" and not path.endswith(("unlock", "reset")):
         made["content"] = VOICE
+    if path.endswith("identifySingleSpeaker"):
+        made["params"] = {"profileIds": PROFILE}
     return made
+
+
+def carried(operation: str, text: str | bytes) -> dict[str, str | bytes]:
+    """The header that an API key travels in."""
+    if operation in AZURE:
+        return {"Ocp-Apim-Subscription-Key": text}
+    return {"Authorization": b"Bearer " + text if isinstance(text, bytes) else f"Bearer {text}"}
+
+
+@pytest.fixture
+def peopled(service: Any) -> Any:
+    """A service with the speaker `ann`, and one that Azure's calls see."""
+    service.post("/v1/speakers", json={"id": "ann"})
+    service.engine.store.create_speaker(
+        "default", PROFILE, groups=["azure-verification", "azure-identification"]
+    )
+    return service
 
 
 def expired(service: Any) -> str:
@@ -84,75 +127,143 @@ def revoked(service: Any) -> str:
     return str(text)
 
 
-WRONG: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "none": lambda service: {},
-    "empty": lambda service: {"headers": {"Authorization": ""}},
-    "scheme alone": lambda service: {"headers": {"Authorization": "Bearer "}},
-    "no scheme": lambda service: {"headers": {"Authorization": service.key}},
-    "other scheme": lambda service: {"headers": {"Authorization": f"Basic {service.key}"}},
-    "in the URL": lambda service: {"params": {"key": service.key, "access_token": service.key}},
-    "in another header": lambda service: {"headers": {"X-API-Key": service.key}},
-    "in a cookie": lambda service: {"headers": {"Cookie": f"Authorization=Bearer {service.key}"}},
-    "malformed": lambda service: {"headers": {"Authorization": "Bearer nonsense"}},
-    "binary": lambda service: {"headers": {"Authorization": b"Bearer \xff\xfe\x80"}},
-    "unknown": lambda service: {"headers": {"Authorization": f"Bearer sayso_00000000_{'x' * 43}"}},
-    "another secret": lambda service: {"headers": {"Authorization": f"Bearer {service.key[:-43]}{'x' * 43}"}},
-    "cut short": lambda service: {"headers": {"Authorization": f"Bearer {service.key[:-1]}"}},
-    "too long": lambda service: {"headers": {"Authorization": f"Bearer {service.key}x"}},
-    "upper case": lambda service: {"headers": {"Authorization": f"Bearer {service.key.upper()}"}},
-    "enormous": lambda service: {"headers": {"Authorization": "Bearer " + "x" * 100_000}},
-    "expired": lambda service: {"headers": {"Authorization": f"Bearer {expired(service)}"}},
-    "revoked": lambda service: {"headers": {"Authorization": f"Bearer {revoked(service)}"}},
+WRONG: dict[str, Callable[[Any], str | bytes]] = {
+    "empty": lambda service: "",
+    "malformed": lambda service: "nonsense",
+    "binary": lambda service: b"\xff\xfe\x80",
+    "unknown": lambda service: f"sayso_00000000_{'x' * 43}",
+    "another secret": lambda service: f"{service.key[:-43]}{'x' * 43}",
+    "cut short": lambda service: service.key[:-1],
+    "too long": lambda service: f"{service.key}x",
+    "upper case": lambda service: service.key.upper(),
+    "enormous": lambda service: "x" * 100_000,
+    "expired": expired,
+    "revoked": revoked,
+}
+# A good key in the wrong place, for both families of calls.
+MISPLACED: dict[str, Callable[[str], dict[str, Any]]] = {
+    "none": lambda key: {},
+    "no scheme": lambda key: {"headers": {"Authorization": key}},
+    "other scheme": lambda key: {"headers": {"Authorization": f"Basic {key}"}},
+    "in the URL": lambda key: {"params": {"key": key, "access_token": key, "subscription-key": key}},
+    "in another header": lambda key: {"headers": {"X-API-Key": key}},
+    "in a cookie": lambda key: {"headers": {"Cookie": f"Authorization=Bearer {key}"}},
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_key_opens_nothing(service: Any, wrong: str) -> None:
-    service.post("/v1/speakers", json={"id": "ann"})
-    credential = WRONG[wrong](service)
-    for operation in NEEDED:
+def attempts(service: Any, operation: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What to send with each wrong credential, by its name."""
+    for name, text in WRONG.items():
+        yield name, {"headers": carried(operation, text(service))}
+    for name, misplaced in MISPLACED.items():
+        yield name, misplaced(service.key)
+    other = "POST /v1/identify" if operation in AZURE else next(iter(AZURE))
+    yield "in the other family's header", {"headers": carried(other, service.key)}
+
+
+@pytest.mark.parametrize("operation", [*NEEDED, *AZURE])
+def test_a_wrong_key_opens_nothing(peopled: Any, operation: str) -> None:
+    before = [s["id"] for s in peopled.get("/v1/speakers").json()["items"]]
+    for name, credential in attempts(peopled, operation):
         for retry in ({}, {"Idempotency-Key": "abc"}):
-            sent = {**request_of(operation), **credential}
+            sent = request_of(operation)
             sent["headers"] = {**credential.get("headers", {}), **retry}
-            answer = service.call(sent.pop("method"), sent.pop("path"), key=None, **sent)
-            assert answer.status_code == 401, (operation, answer.text)
-            assert answer.json()["code"] in ("key_missing", "key_invalid")
+            sent["params"] = {**sent.get("params", {}), **credential.get("params", {})}
+            answer = peopled.call(sent.pop("method"), sent.pop("path"), key=None, **sent)
+            assert answer.status_code == 401, (operation, name, answer.text)
+            assert peopled.key not in answer.text
             assert answer.headers["www-authenticate"] == "Bearer"
-            assert service.key not in answer.text
-    assert [s["id"] for s in service.get("/v1/speakers").json()["items"]] == ["ann"]
-    assert service.get("/v1/speakers/ann").json()["name"] is None
+            if operation in AZURE:
+                assert answer.json()["error"]["code"] == "Unauthorized"
+            else:
+                assert answer.json()["code"] in ("key_missing", "key_invalid")
+    assert [s["id"] for s in peopled.get("/v1/speakers").json()["items"]] == before
+    assert peopled.get("/v1/speakers/ann").json()["name"] is None
 
 
-@pytest.mark.parametrize("operation", NEEDED)
-def test_a_key_without_the_scope_is_refused(service: Any, operation: str) -> None:
-    service.post("/v1/speakers", json={"id": "ann"})
+def streamed(service: Any, call: str, key: str | None, header: str | bytes | None = None) -> dict[str, Any]:
+    """The first message of a stream that is started with this key."""
+    start = {"type": "start", "call": call, "speaker_id": "ann", "key": key}
+    headers = {} if header is None else {"Authorization": header}
+    with service.client.websocket_connect("/v1/stream", headers=headers) as socket:
+        socket.send_text(json.dumps({name: value for name, value in start.items() if value is not None}))
+        message: dict[str, Any] = socket.receive_json()
+        if message["type"] == "error":
+            with pytest.raises(WebSocketDisconnect) as closed:
+                socket.receive_json()
+            assert closed.value.code == 4000 + message["problem"]["status"]
+    return message
+
+
+@pytest.mark.parametrize("call", STREAM)
+def test_a_wrong_key_opens_no_stream(peopled: Any, call: str) -> None:
+    key = peopled.key
+    refused = [streamed(peopled, call, None), streamed(peopled, call, None, f"Basic {key}")]
+    for wrong in WRONG.values():
+        text = wrong(peopled)
+        if isinstance(text, str):
+            refused.append(streamed(peopled, call, text))
+            refused.append(streamed(peopled, call, text, f"Bearer {key}" if text else None))
+        else:
+            refused.append(streamed(peopled, call, None, b"Bearer " + text))
+    for message in refused:
+        assert message["type"] == "error", message
+        assert message["problem"]["status"] == 401
+        assert message["problem"]["code"] in ("key_missing", "key_invalid")
+        assert key not in json.dumps(message)
+
+
+@pytest.mark.parametrize("call", STREAM)
+def test_a_stream_needs_the_scope(peopled: Any, call: str) -> None:
+    for scope in SCOPES:
+        message = streamed(peopled, call, peopled.new_key("default", (scope,)))
+        code = message["problem"]["code"] if message["type"] == "error" else "started"
+        if scope in (STREAM[call], "admin"):
+            assert code in ("started", "speaker_not_enrolled"), (call, scope)
+        else:
+            assert code == "scope_missing", (call, scope)
+
+
+@pytest.mark.parametrize("operation", [*NEEDED, *AZURE])
+def test_a_key_without_the_scope_is_refused(peopled: Any, operation: str) -> None:
+    needed = {**NEEDED, **AZURE}[operation]
     for scope in SCOPES:
         sent = request_of(operation)
-        key = service.new_key("default", (scope,))
-        answer = service.call(sent.pop("method"), sent.pop("path"), key=key, **sent)
-        if scope in (NEEDED[operation], "admin"):
+        sent["headers"] = carried(operation, peopled.new_key("default", (scope,)))
+        answer = peopled.call(sent.pop("method"), sent.pop("path"), key=None, **sent)
+        if scope in (needed, "admin"):
             assert answer.status_code not in (401, 403), (operation, scope, answer.text)
-            service.post("/v1/speakers", json={"id": "ann"})  # where the call deleted her
+            peopled.post("/v1/speakers", json={"id": "ann"})  # where the call deleted her
         else:
-            assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing"), (operation, scope)
+            code = answer.json()["error"]["code"] if operation in AZURE else answer.json()["code"]
+            wanted = "Forbidden" if operation in AZURE else "scope_missing"
+            assert (answer.status_code, code) == (403, wanted), (operation, scope)
 
 
-def test_another_tenants_key_reaches_nobody(service: Any) -> None:
-    service.enrolled("ann", voice_of("ann", 1), voice_of("ann", 2, 8))
-    mine = service.get("/v1/speakers/ann").json()
-    enrolments = service.get("/v1/speakers/ann/enrollments").json()["items"]
-    theirs = service.new_key("other")
-    for operation in NEEDED:
+def test_another_tenants_key_reaches_nobody(peopled: Any) -> None:
+    for take in (1, 2):
+        data = voice_of("ann", take, 8)
+        assert peopled.post("/v1/speakers/ann/enrollments", content=data).status_code == 201
+    mine = [peopled.get(f"/v1/speakers/{who}").json() for who in ("ann", PROFILE)]
+    enrolments = peopled.get("/v1/speakers/ann/enrollments").json()["items"]
+    theirs = peopled.new_key("other")
+    for operation in (*NEEDED, *AZURE):
         sent = request_of(operation, enrollment=enrolments[0]["id"])
-        answer = service.call(sent.pop("method"), sent.pop("path"), key=theirs, **sent)
-        if "{speaker_id}" in operation:
+        sent["headers"] = carried(operation, theirs)
+        answer = peopled.call(sent.pop("method"), sent.pop("path"), key=None, **sent)
+        if "{profile_id}" in operation or "identifySingle" in operation:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "NotFound"), operation
+        elif "{speaker_id}" in operation:
             assert (answer.status_code, answer.json()["code"]) == (404, "speaker_not_found"), operation
         else:
             assert answer.status_code < 300, answer.text
             assert '"ann"' not in answer.text
+            assert PROFILE not in answer.text
             assert answer.json().get("searched", 0) == 0
-    assert service.get("/v1/speakers/ann").json() == mine
-    assert service.get("/v1/speakers/ann/enrollments").json()["items"] == enrolments
+    for call in ("verify", "enroll"):
+        assert streamed(peopled, call, theirs)["problem"]["code"] == "speaker_not_found"
+    assert [peopled.get(f"/v1/speakers/{who}").json() for who in ("ann", PROFILE)] == mine
+    assert peopled.get("/v1/speakers/ann/enrollments").json()["items"] == enrolments
 
 
 def test_a_rotated_key_works_until_its_successor_has_taken_over(

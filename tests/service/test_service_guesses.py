@@ -122,6 +122,7 @@ def test_a_recording_is_accepted_once(make_service: Any, monkeypatch: pytest.Mon
     assert service.post("/v1/speakers/bob/verify", content=data).status_code == 200  # somebody else's guess
     Clock(monkeypatch).wait(30 * 86_400 + 1)
     assert service.post(verify, content=data).status_code == 200
+    assert service.post(verify, content=ANN[0]).json()["code"] == "recording_replayed"  # it is enrolled
 
 
 def test_replays_count_as_guesses(make_service: Any) -> None:
@@ -148,6 +149,35 @@ def test_a_retry_is_no_replay(make_service: Any) -> None:
         connection.execute("DELETE FROM answers")
     theirs = service.post("/v1/speakers/ann/verify", content=data, headers=headers, key=other)
     assert theirs.json()["code"] == "recording_replayed"
+
+
+def test_one_retry_key_is_no_attempt_without_end(strict: Any) -> None:
+    """Another recording under the same key is another guess, also where no answers are kept for retries."""
+    headers = {"Idempotency-Key": "abc"}
+    verify = "/v1/speakers/ann/verify"
+    first = strict.post(verify, content=voice_of("dan", 3, 3), headers=headers)
+    assert first.json()["decision"] == "reject"
+    with strict.engine.store._database.write() as connection:  # a day later
+        connection.execute("DELETE FROM answers")
+    assert strict.post(verify, content=voice_of("dan", 4, 3), headers=headers).status_code == 200
+    third = strict.post(verify, content=voice_of("dan", 5, 3), headers={"Idempotency-Key": "b"})
+    assert third.json()["code"] == "attempts_delayed"
+
+    profile = "49a36324-fc4b-4387-aa06-090cfbf0064f"
+    strict.post("/v1/speakers", json={"id": profile, "groups": ["azure-verification"]})
+    for data in ANN:
+        strict.post(f"/v1/speakers/{profile}/enrollments", content=data)
+    path = f"/speaker-recognition/verification/text-independent/profiles/{profile}:verify"
+    answers = [
+        strict.post(
+            path,
+            content=voice_of("dan", take, 3),
+            headers={**headers, "Ocp-Apim-Subscription-Key": strict.key},
+        )
+        for take in (3, 4, 5)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].headers["retry-after"] == "60"
 
 
 def test_a_deleted_enrolment_is_forgotten_with_its_recording(service: Any) -> None:

@@ -1,5 +1,6 @@
 """Clients that misbehave on real sockets against the real process: nothing they do lasts."""
 
+import contextlib
 import json
 import os
 import resource
@@ -179,6 +180,28 @@ def test_an_answer_that_is_never_read(server: Server) -> None:
     for made in unread:
         made.close()
     assert psutil.Process(server.process.pid).memory_info().rss - before < 60e6
+
+
+def frame(kind: int, content: bytes) -> bytes:
+    """One WebSocket frame of a client, masked with zeros (RFC 6455, section 5)."""
+    size = bytes([128 | len(content)]) if len(content) < 126 else b"\xfe" + len(content).to_bytes(2, "big")
+    return bytes([128 | kind]) + size + bytes(4) + content
+
+
+def test_a_stream_that_is_never_read(server: Server) -> None:
+    """Its place and its connection are given back, though it goes on sending and closes nothing."""
+    upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+    with connect(server, receive_buffer=4_096) as made:
+        made.sendall(head(server, "GET /v1/stream", *upgrade, "Sec-WebSocket-Key: " + "A" * 22 + "=="))
+        assert status(made.recv(4_096)) == 101
+        made.sendall(frame(1, b'{"type": "start", "call": "identify"}'))
+        eventually(lambda: b"sayso_streams 1.0" in server.client.get("/metrics").content)
+        sending = frame(2, bytes(2)) * 1_000  # each is answered
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while True:
+                made.sendall(sending)
+        eventually(lambda: b"sayso_streams 0.0" in server.client.get("/metrics").content)
+        eventually(lambda: connections(server) <= 1)
 
 
 def test_clients_that_leave(server: Server) -> None:

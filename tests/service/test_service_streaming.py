@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 from runtime.live import ENCODINGS
 from runtime.opus import OggPackets
 from runtime.synthesis import synthetic_voice
-from service.streaming import Start
+from service.streaming import MAX_TEXT, Start
 
 HEAD = 44  # bytes of a plain WAV header
 
@@ -178,6 +178,13 @@ def test_a_key_may_come_in_the_header_and_needs_the_scope(enrolled: Any) -> None
     assert refused["problem"]["code"] == "scope_missing"
 
 
+def test_a_stream_without_any_audio_is_refused(enrolled: Any) -> None:
+    for call in ("verify", "identify", "enroll"):
+        for encoding in ENCODINGS:
+            last = talk(enrolled, [], call=call, speaker_id="ann", encoding=encoding)[-1]
+            assert (last["problem"]["status"], last["problem"]["code"]) == (400, "audio_empty")
+
+
 def test_silence_gets_no_decision(enrolled: Any) -> None:
     messages = talk(enrolled, [b"\0" * 32_000] * 5, speaker_id="ann")
     assert [m["type"] for m in messages if m["type"] == "decision"] == []
@@ -263,3 +270,39 @@ def test_a_caller_who_leaves_frees_the_place(enrolled: Any) -> None:
         socket.send_text(json.dumps({"type": "start", "call": "identify", "key": enrolled.key}))
         assert socket.receive_json()["type"] == "started"
     assert enrolled.client.app.state.streams.taken == 0
+
+
+def test_a_place_is_for_those_whose_key_is_good(make_service: Callable[..., Any]) -> None:
+    """Who only connects, or shows no key, takes no place from those who may stream."""
+    service = make_service(max_streams=1)
+    with service.client.websocket_connect("/v1/stream"):  # and says nothing
+        assert service.client.app.state.streams.taken == 0
+        assert talk(service, [], call="identify", key="wrong")[0]["problem"]["status"] == 401
+        assert talk(service, [], call="identify")[0]["type"] == "started"
+
+
+def test_a_stream_ends_however_steadily_it_trickles(enrolled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.streaming.PATIENCE", 0)
+    messages = talk(enrolled, [b"\0\0"], call="identify")
+    assert messages[-1]["problem"]["code"] == "stream_too_slow"
+    assert enrolled.client.app.state.streams.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("x" * (MAX_TEXT + 1), "body_too_large"),
+        (json.dumps({str(i): i for i in range(9_000)}), "invalid_request"),
+        (json.dumps({"type": "start", "call": "verify", "speaker_id": "a" * 300}), "invalid_request"),
+        (json.dumps({"type": "start", "call": "identify", "model": "a" * 300}), "invalid_request"),
+        (json.dumps({"type": "start", "call": "identify", "candidates": ["a" * 300]}), "invalid_request"),
+        ("[" * 100_000, "malformed_json"),
+    ],
+    ids=["long", "many fields", "long id", "long model", "long candidate", "deep"],
+)
+def test_a_start_is_small_and_refused_briefly(service: Any, text: str, code: str) -> None:
+    with service.client.websocket_connect("/v1/stream") as socket:
+        socket.send_text(text)
+        answer = socket.receive_text()
+    assert json.loads(answer)["problem"]["code"] == code
+    assert len(answer) < 25_000

@@ -1,5 +1,6 @@
 /* Preloaded (LD_PRELOAD) under a process whose disk shall fail while the file $FAILING_DISK exists:
-   with "fsync" in it every sync of a file fails with EIO, with "full" every write to one with ENOSPC. */
+   with "fsync" in it every sync of a file fails with EIO, with "full" every write to one fails with ENOSPC
+   and is torn: its first half is written. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -34,14 +35,26 @@ int fdatasync(int file) {
     return REAL(int (*)(int), fdatasync)(file);
 }
 ssize_t write(int file, const void *data, size_t size) {
-    if (failing("full", file)) { errno = ENOSPC; return -1; }
+    if (failing("full", file)) {
+        if (REAL(ssize_t (*)(int, const void *, size_t), write)(file, data, size / 2) < 0) return -1;
+        errno = ENOSPC;
+        return -1;
+    }
     return REAL(ssize_t (*)(int, const void *, size_t), write)(file, data, size);
 }
 ssize_t pwrite(int file, const void *data, size_t size, off_t at) {
-    if (failing("full", file)) { errno = ENOSPC; return -1; }
+    if (failing("full", file)) {
+        if (REAL(ssize_t (*)(int, const void *, size_t, off_t), pwrite)(file, data, size / 2, at) < 0) return -1;
+        errno = ENOSPC;
+        return -1;
+    }
     return REAL(ssize_t (*)(int, const void *, size_t, off_t), pwrite)(file, data, size, at);
 }
 ssize_t pwrite64(int file, const void *data, size_t size, off64_t at) {
-    if (failing("full", file)) { errno = ENOSPC; return -1; }
+    if (failing("full", file)) {
+        if (REAL(ssize_t (*)(int, const void *, size_t, off64_t), pwrite64)(file, data, size / 2, at) < 0) return -1;
+        errno = ENOSPC;
+        return -1;
+    }
     return REAL(ssize_t (*)(int, const void *, size_t, off64_t), pwrite64)(file, data, size, at);
 }

@@ -2,10 +2,11 @@
 
     python tests/support/killing.py --kills 200 [--disk fsync|full|tmpfs]
 
-Three threads enrol, delete and compare, a fourth rotates keys and makes backups. Each change is announced
-before it is begun and acknowledged after the store returned, so that after a SIGKILL it is known what every
-speaker may be: an acknowledged change is there, one under way is there or not, nothing else. A disk that
-fails on and off (by LD_PRELOAD, or a small tmpfs that is filled) makes changes fail; those may be there too.
+Three threads enrol, change, delete and compare, a fourth rotates keys and makes backups. Each change is
+announced before it is begun and acknowledged after the store returned, so that after a SIGKILL it is known
+what every speaker may be: an acknowledged change is there, one under way is there or not, nothing else. A
+disk that fails on and off (by LD_PRELOAD, or a small tmpfs that is filled) makes changes fail; those may be
+there too.
 """
 
 import argparse
@@ -35,10 +36,17 @@ from enroll.index import SpeakerIndex
 from enroll.masterkey import KeyFile
 from enroll.store import Store
 
-State = frozenset[str] | None  # the ids of a speaker's enrolments; None where there is no such speaker
-Change = tuple[str, str, str]  # what, speaker, enrolment
+# A speaker's name and the ids of their enrolments; None where there is no such speaker.
+State = tuple[str | None, frozenset[str]] | None
+Change = tuple[str, str, str]  # what, speaker, enrolment or name
 THREADS = 3
-_DONE = {"create": "created", "enrol": "enrolled", "drop": "enrolments deleted", "delete": "speakers deleted"}
+_DONE = {
+    "create": "created",
+    "enrol": "enrolled",
+    "rename": "updated",
+    "drop": "enrolments deleted",
+    "delete": "speakers deleted",
+}
 LIMIT_S = 60.0
 
 
@@ -48,12 +56,15 @@ def vector_of(enrollment: str) -> np.ndarray:
 
 def after(change: Change, state: State) -> State:
     """What a change makes of a speaker."""
-    what, _, enrollment = change
+    what, _, named = change
     if what == "create":
-        return frozenset() if state is None else state
+        return (None, frozenset()) if state is None else state
     if what == "delete" or state is None:
         return None
-    return state | {enrollment} if what == "enrol" else state - {enrollment}
+    name, enrollments = state
+    if what == "rename":
+        return named, enrollments
+    return name, enrollments | {named} if what == "enrol" else enrollments - {named}
 
 
 # The process that is killed
@@ -109,7 +120,7 @@ def _use(
                 mine.append(name)
             continue
         name = chance.choice(mine)
-        what = chance.choice(["enrol", "enrol", "drop", "delete", "verify", "verify"])
+        what = chance.choice(["enrol", "enrol", "rename", "drop", "delete", "verify", "verify"])
         if what == "verify":
             with suppress(EnrollError):
                 vector = store.template("t", name, MODEL).vector
@@ -120,6 +131,9 @@ def _use(
             enrollment = f"e{chance.getrandbits(40):x}"
             new = recording(0, REQUIRED_S, {MODEL: vector_of(enrollment)})
             _attempt((what, name, enrollment), lambda: store.add_enrollment("t", name, new, enrollment), tell)  # noqa: B023
+        elif what == "rename":
+            new_name = f"n{chance.getrandbits(40):x}"
+            _attempt((what, name, new_name), lambda: store.update_speaker("t", name, name=new_name), tell)  # noqa: B023
         elif what == "drop":
             with suppress(EnrollError):
                 for enrolled in store.enrollments("t", name)[:1]:
@@ -201,8 +215,8 @@ class Ledger:
                 ] += 1
                 wrong.append(f"{name} is {state}, and may be {allowed}")
             self.possible[name] = {state}
-            if state:
-                expected = normalised(sum(vector_of(e).astype(np.float64) for e in sorted(state)))
+            if state and state[1]:
+                expected = normalised(sum(vector_of(e).astype(np.float64) for e in sorted(state[1])))
                 if not np.allclose(store.template("t", name, MODEL).vector, expected, atol=1e-5):
                     wrong.append(f"{name} has another template")
         self.possible = {name: states for name, states in self.possible.items() if states != {None}} | {
@@ -217,7 +231,8 @@ def _states(store: Store) -> dict[str, State]:
     while True:
         page = store.speakers("t", 1000, cursor)
         for speaker in page.items:
-            found[speaker.id] = frozenset(e.id for e in store.enrollments("t", speaker.id))
+            enrolled = frozenset(e.id for e in store.enrollments("t", speaker.id))
+            found[speaker.id] = speaker.name, enrolled
         cursor = page.next_cursor
         if cursor is None:
             return found
@@ -234,7 +249,9 @@ class Faults:
     def __enter__(self) -> "Faults":
         self.data.mkdir(mode=0o700)
         if self.kind == "tmpfs":
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", self.data], check=True)
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", self.data], check=True
+            )
         elif self.kind is not None:
             library = self.folder / "failing_disk.so"
             source = Path(__file__).with_name("failing_disk.c")
