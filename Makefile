@@ -6,7 +6,7 @@ PIP := $(VENV)/bin/pip
 export SAYSO_SPEECH ?= $(abspath ../shared/speech)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check pictures format lock audit hammer fuzz soak baseline nested study clean
+.PHONY: help serve test check docs image pictures format lock audit hammer fuzz soak baseline nested study clean
 
 help: ## show this
 	@grep -E '^[a-z ]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -33,6 +33,12 @@ check: $(VENV)/.dev ## lint, format, types, import contracts
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/.dev ## build docs/ as a site into work/site, links and anchors checked
+	$(VENV)/bin/zensical build --clean --strict
+
+image: $(VENV)/.dev ## the CPU image's own steps and health check outside Docker, in a fresh environment
+	SAYSO_IMAGE=1 $(VENV)/bin/pytest tests/docker/test_docker_image.py
 
 pictures: $(VENV)/.dev ## take the docs' pictures of the console again
 	SAYSO_PICTURES=docs/pictures $(VENV)/bin/pytest tests/console -k 'not axe'
