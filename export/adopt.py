@@ -142,7 +142,8 @@ def _joined(given: onnx.ModelProto, options: KaldiOptions) -> bytes:
     dim = network.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     whole.graph.output.append(helper.make_tensor_value_info(embedding, TensorProto.FLOAT, ["batch", dim]))
     onnx.checker.check_model(whole)
-    return whole.SerializeToString(deterministic=True)
+    content: bytes = whole.SerializeToString(deterministic=True)
+    return content
 
 
 def _parameters(model: onnx.ModelProto) -> int:
@@ -170,4 +171,5 @@ def _cost(told: dict[str, Any]) -> int:
     (out,) = told["output_type_shape"][0].values()
     shapes = [next(iter(shape.values())) for shape in told["input_type_shape"]]
     # Weights of a matrix product that were packed beforehand are not among its inputs.
-    return math.prod(out) * (math.prod(shapes[1][1:]) if told["op_name"] == "Conv" else shapes[0][-1])
+    each: int = math.prod(shapes[1][1:]) if told["op_name"] == "Conv" else shapes[0][-1]
+    return math.prod(out) * each
