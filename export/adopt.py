@@ -171,5 +171,5 @@ def _cost(told: dict[str, Any]) -> int:
     (out,) = told["output_type_shape"][0].values()
     shapes = [next(iter(shape.values())) for shape in told["input_type_shape"]]
     # Weights of a matrix product that were packed beforehand are not among its inputs.
-    each: int = math.prod(shapes[1][1:]) if told["op_name"] == "Conv" else shapes[0][-1]
-    return math.prod(out) * each
+    summed = math.prod(shapes[1][1:]) if told["op_name"] == "Conv" else shapes[0][-1]
+    return int(math.prod(out) * summed)
