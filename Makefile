@@ -35,6 +35,12 @@ check: $(VENV)/.dev ## lint, format, types, import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+docs: $(VENV)/.dev ## build docs/ as a site into work/site, links and anchors checked
+	$(VENV)/bin/zensical build --clean --strict
+
+image: $(VENV)/.dev ## the CPU image's own steps and health check outside Docker, in a fresh environment
+	SAYSO_IMAGE=1 $(VENV)/bin/pytest tests/docker/test_docker_image.py
+
 pictures: $(VENV)/.dev ## take the docs' pictures of the console again
 	SAYSO_PICTURES=docs/pictures $(VENV)/bin/pytest tests/console -k 'not axe'
 

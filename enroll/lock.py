@@ -37,5 +37,20 @@ def only_server(store_path: Path, address: str) -> Iterator[None]:
         os.close(descriptor)  # the file stays: removing it could split the lock in two
 
 
+def holder(store_path: Path) -> str | None:
+    """Who holds the store for a server, None if nobody does."""
+    try:
+        descriptor = os.open(store_path.with_name(f"{store_path.name}.lock"), os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 400, 0).decode(errors="replace")
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def _now() -> str:
     return clock.stamp(clock.now())

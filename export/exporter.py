@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+
+import torch
 
 from export.graph import to_onnx
 from export.parity import measure, speech_from
@@ -12,6 +15,8 @@ from models.checkpoint import Checkpoint, load_checkpoint
 from models.cost import count_macs, count_parameters
 from models.describe import describe
 from models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
+from models.network import SpeakerNetwork
+from runtime.audio import Samples
 from runtime.card import FrontEnd, Level, ModelCard, Parity, Source, with_card
 
 WINDOW_SAMPLES = 48_000  # 3 s: 301 frames, the study's input
@@ -33,14 +38,30 @@ def export_checkpoint(
     loaded = load_checkpoint(checkpoint, sample_scale, log_input)
     voices, named = speech_from(recordings)
     graph = to_onnx(loaded.network)
-    card = _card(loaded, name, measure(loaded.network, graph, voices, named))
+    card = _card(loaded, name, measure(in_torch(loaded.network), graph, voices, named))
+    write_model(output, graph, card)
+    return card
+
+
+def write_model(output: Path, graph: bytes, card: ModelCard) -> None:
+    """The graph with its card, put in place whole or not at all."""
     partial = output.with_name(output.name + ".partial")
     try:
         partial.write_bytes(with_card(graph, card))
         os.replace(partial, output)
     finally:
         partial.unlink(missing_ok=True)
-    return card
+
+
+def in_torch(network: SpeakerNetwork) -> Callable[[Samples], Samples]:
+    """The network itself, for `measure`."""
+
+    @torch.inference_mode()
+    def reference(batch: Samples) -> Samples:
+        vectors: Samples = network(torch.from_numpy(batch)).numpy()
+        return vectors
+
+    return reference
 
 
 def _card(loaded: Checkpoint, name: str, parity: Parity) -> ModelCard:

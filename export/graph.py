@@ -6,19 +6,18 @@ import logging
 import warnings
 
 import torch
+from torch import nn
 from torch.export import Dim
-
-from models.network import SpeakerNetwork
 
 OPSET = 18
 MIN_SAMPLES = 201  # the front-end reflects 200 samples at either edge
 
 
-def to_onnx(network: SpeakerNetwork) -> bytes:
-    """`waveform [batch, samples]` float32 to unit-length `embedding [batch, dim]` float32."""
+def to_onnx(network: nn.Module, output: str = "embedding", min_samples: int = MIN_SAMPLES) -> bytes:
+    """`network` of `waveform [batch, samples]` float32; ours give unit-length `embedding [batch, dim]`."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    batch, samples = Dim("batch", min=1), Dim("samples", min=MIN_SAMPLES)
+    batch, samples = Dim("batch", min=1), Dim("samples", min=min_samples)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, not ours to mend
         program = torch.onnx.export(
@@ -27,7 +26,7 @@ def to_onnx(network: SpeakerNetwork) -> bytes:
             dynamo=True,
             opset_version=OPSET,
             input_names=["waveform"],
-            output_names=["embedding"],
+            output_names=[output],
             dynamic_shapes={"waveform": {0: batch, 1: samples}},
             external_data=False,
             verbose=False,

@@ -34,6 +34,7 @@ class FrontEnd:
     pre_emphasis: float
     sample_scale: float
     log_input: bool
+    name: str = "log-mel"  # ours; `kaldi-fbank80` and the like for an adopted network
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Source:
-    """The checkpoint a model was exported from."""
+    """The checkpoint that a model was exported from, or the ONNX file that was adopted."""
 
     sha256: str
     format: str
@@ -59,7 +60,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Parity:
-    """Exported against PyTorch: the worst case over the lengths and batch sizes tried."""
+    """Against PyTorch, or the adopted network: the worst case over the lengths and batch sizes tried."""
 
     max_abs_difference: float
     min_cosine: float

@@ -71,7 +71,7 @@ def open_session(model: bytes, name: str, provider: Provider, threads: int) -> o
         except Exception as error:  # onnxruntime raises its own unexported classes
             raise ModelError(f"{name} cannot be loaded: {error}") from error
 
-    if provider == "cpu" or (provider == "auto" and not _cuda_driver_present()):
+    if provider == "cpu" or (provider == "auto" and not cuda_driver_present()):
         return opened([CPU])
     if CUDA not in ort.get_available_providers():
         if provider == "auto":
@@ -94,7 +94,8 @@ def open_session(model: bytes, name: str, provider: Provider, threads: int) -> o
     )
 
 
-def _cuda_driver_present() -> bool:
+def cuda_driver_present() -> bool:
+    """Is there an NVIDIA driver, without which no CUDA provider works?"""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:

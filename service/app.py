@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from enroll.errors import InvalidField
 from service import azure, console, errors, side_by_side, streaming
 from service.engine import Engine
 from service.limits import BodyBudget
@@ -19,6 +20,9 @@ from service.routes import decisions, speakers, system
 from service.schemas import Problem
 from service.upkeep import Upkeep
 from service.work import Admission
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 SHORT_CALLS = 8
 
@@ -59,6 +63,7 @@ def _operation_id(route: APIRoute) -> str:
 
 def create_app(engine: Engine) -> FastAPI:
     """Build the app around a running engine, which it closes when it stops."""
+    traces = _traces() if engine.settings.traces else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -69,6 +74,8 @@ def create_app(engine: Engine) -> FastAPI:
         yield
         upkeep.stop()
         engine.close()
+        if traces is not None:
+            traces.shutdown()  # sends what is still held
 
     app = _App(
         title="Sayso",
@@ -97,4 +104,17 @@ def create_app(engine: Engine) -> FastAPI:
     held = app.state.held = BodyBudget(engine.settings.max_held_bytes)
     engine.metrics.held_bytes.set_function(lambda: held.held)
     app.add_middleware(RequestContext, metrics=engine.metrics, settings=engine.settings, held=held)
+    if traces is not None:
+        from service.tracing import Traced
+
+        app.add_middleware(Traced, provider=traces)
     return app
+
+
+def _traces() -> TracerProvider:
+    """The tracer of the extra `otel`, which most do without."""
+    try:
+        from service.tracing import exporting
+    except ImportError as error:
+        raise InvalidField("SAYSO_TRACES", "install what it needs with pip install '.[otel]'") from error
+    return exporting()

@@ -26,6 +26,7 @@ from runtime.embedder import Embedding
 from runtime.errors import TookTooLong
 from runtime.speech import QualityLimits, SpeechDetector, SpeechReport
 from runtime.synthesis import synthetic_voice
+from service import spans
 from service.errors import ServiceError
 from service.guard import Guard
 from service.limits import RateLimits
@@ -93,9 +94,10 @@ class Call:
         finally:
             self.add(name, time.perf_counter() - start)
 
-    def add(self, name: str, seconds: float) -> None:
+    def add(self, name: str, seconds: float, ended_ago: float = 0.0) -> None:
         """Add to a stage: a call may decode two recordings, or embed with two models."""
         self.stages[name] = self.stages.get(name, 0.0) + seconds
+        spans.note(name, seconds, ended_ago)
 
 
 @dataclass(frozen=True)
@@ -332,7 +334,7 @@ class Engine:
 
     def _embed(self, call: Call, model: ServedModel, heard: Heard) -> Embedding:
         embedding = model.embedder.embed(heard.speech, call.left_s())
-        call.add("queue", embedding.queue_s)
+        call.add("queue", embedding.queue_s, ended_ago=embedding.embed_s)
         call.add("embed", embedding.embed_s)
         return embedding
 
@@ -366,7 +368,7 @@ class Engine:
 
     def _timings(self, call: Call, model: str) -> dict[str, float]:
         """Close the call's clock: observe each stage and give them in milliseconds."""
-        call.add("total", time.perf_counter() - call.started)
+        call.stages["total"] = time.perf_counter() - call.started
         for name, seconds in call.stages.items():
             self.metrics.stage_seconds.labels(name, model).observe(seconds)
         return {name: round(seconds * 1000, 3) for name, seconds in call.stages.items()}

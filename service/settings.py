@@ -122,6 +122,9 @@ class Settings(BaseSettings):
         0.05, ge=0, description="Lead in score over the second candidate below which a match is ambiguous."
     )
 
+    traces: bool = Field(
+        False, description="Send OpenTelemetry traces; needs the extra `otel`, and OTEL_* say where to."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import typer
 from enroll.audit import actor
 from enroll.errors import EnrollError
 from runtime.errors import RuntimeFault
-from sayso.cli import audit, bench, keys, model, people, serve, speakers, store, tenants, train
+from sayso.cli import audit, bench, doctor, keys, model, people, serve, speakers, store, tenants, train
 from service.errors import ServiceError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for room in (serve, people, model, train, store):
+for room in (serve, people, model, train, store, doctor):
     room.register(app)
 app.add_typer(speakers.app, name="speakers")
 app.add_typer(keys.app, name="keys")

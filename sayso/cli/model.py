@@ -1,4 +1,4 @@
-"""Commands about model files: export, inspect, embed, evaluate, calibrate."""
+"""Commands about model files: export, adopt, inspect, embed, evaluate, calibrate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from evaluate.trials import TrialList
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file or a served name.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")]
+Name = Annotated[str | None, typer.Option(help="The model's name; that of the file if absent.")]
+Recordings = Annotated[
+    Path | None, typer.Option(help="A folder of speech to check the model on; else synthetic voices.")
+]
 Trials = Annotated[Path, typer.Option(help="A trial list: `1 a.wav b.wav` a line.")]
 Root = Annotated[Path, typer.Option(help="The folder its paths are relative to.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
@@ -33,17 +38,15 @@ Plots = Annotated[Path | None, typer.Option(help="Draw DET and score plots into 
 
 
 def register(app: typer.Typer) -> None:
-    for command in (export, inspect, embed, evaluate, calibrate):
+    for command in (export, adopt, inspect, embed, evaluate, calibrate):
         app.command()(command)
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A voxceleb_trainer or Sayso checkpoint.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
-    name: Annotated[str | None, typer.Option(help="The model's name; that of the file if absent.")] = None,
-    recordings: Annotated[
-        Path | None, typer.Option(help="A folder of speech to check the export on; else synthetic voices.")
-    ] = None,
+    output: Output,
+    name: Name = None,
+    recordings: Recordings = None,
     int16_scale: Annotated[
         bool, typer.Option("--int16-scale", help="Trained before 2021-04-24, on int16-scaled audio.")
     ] = False,
@@ -71,6 +74,45 @@ def export(
         as_json,
         f"{output}: {card.architecture}, {card.parameters:,} parameters, {card.embedding_dim}-d; "
         f"differs from PyTorch by at most {card.parity.max_abs_difference:.1g} on {card.parity.recordings}.\n"
+        f"Next: sayso calibrate {output} --trials TRIALS --root FOLDER",
+    )
+
+
+def adopt(
+    network: Annotated[Path, typer.Argument(help="An ONNX speaker embedding that takes Kaldi features.")],
+    output: Output,
+    frontend: Annotated[
+        str, typer.Option(help="What it takes: kaldi-fbank80, for 80 mels, less their mean over time.")
+    ],
+    hamming: Annotated[
+        bool, typer.Option("--hamming", help="With a Hamming window (WeSpeaker) instead of Kaldi's povey.")
+    ] = False,
+    unit_scale: Annotated[
+        bool, typer.Option("--unit-scale", help="Trained on samples in [-1, 1] (3D-Speaker), not int16.")
+    ] = False,
+    name: Name = None,
+    recordings: Recordings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn somebody else's ONNX network into one .onnx model, its front-end inside."""
+    try:
+        from export.adopt import adopt_network
+        from export.kaldi import KaldiOptions
+    except ImportError as error:
+        raise ModelError("adopting needs PyTorch: install Sayso with pip install '.[train]'") from error
+
+    window: Literal["hamming", "povey"] = "hamming" if hamming else "povey"
+    try:
+        options = KaldiOptions.parse(frontend, window, 1.0 if unit_scale else 32768.0)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--frontend") from None
+    card = adopt_network(network, output, name or output.stem, options, recordings)
+    common.show(
+        asdict(card),
+        as_json,
+        f"{output}: {card.front_end.name} and {card.architecture}, {card.parameters:,} parameters, "
+        f"{card.embedding_dim}-d; differs from kaldi-native-fbank and {network.name} by at most "
+        f"{card.parity.max_abs_difference:.1g} on {card.parity.recordings}.\n"
         f"Next: sayso calibrate {output} --trials TRIALS --root FOLDER",
     )
 
@@ -244,14 +286,16 @@ def _point(name: str, threshold: float, fmr: float, fnmr: float) -> str:
 def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
     front, parity = card.front_end, card.parity
     seconds = card.window_samples / front.sample_rate
+    made_of = [card.architecture, card.options.get("pooling"), f"{card.embedding_dim}-d"]
     lines = [
-        f"{card.name}: {card.architecture}, {card.options.get('pooling', '')}, {card.embedding_dim}-d",
+        f"{card.name}: {', '.join(part for part in made_of if part)}",
         f"  file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
         f"  sha256        {sha256} (of the network, without this card)",
         f"  parameters    {card.parameters:,}; {card.macs / 1e9:.2f} GMACs per {seconds:g} s",
-        f"  front-end     {front.n_mels} mels, {front.window} {front.win_length}/{front.hop_length}, "
-        f"pre-emphasis {front.pre_emphasis:g}, sample scale {front.sample_scale:g}",
-        f"  source        {card.source.format} checkpoint {card.source.sha256[:16]}",
+        f"  front-end     {front.name}, {front.n_mels} mels, {front.window} "
+        f"{front.win_length}/{front.hop_length}, pre-emphasis {front.pre_emphasis:g}, "
+        f"sample scale {front.sample_scale:g}",
+        f"  source        {card.source.format} {card.source.sha256[:16]}",
         f"  parity        max |difference| {parity.max_abs_difference:.1g}, cosine {parity.min_cosine:.6f}",
     ]
     lines += [

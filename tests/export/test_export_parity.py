@@ -8,6 +8,7 @@ import soundfile as sf
 import torch
 from export_samples import Exported
 
+from export.exporter import in_torch
 from export.parity import measure, speech_from
 from runtime.session import EmbeddingSession
 from runtime.synthesis import synthetic_voice
@@ -63,7 +64,7 @@ def test_recordings_are_taken_from_all_over_a_folder(tmp_path: Path) -> None:
 
 def test_equal_on_real_speech(exported: Exported, speech: Path) -> None:
     voices, named = speech_from(speech / "dev")
-    told = measure(exported.network, exported.content, voices, named)
+    told = measure(in_torch(exported.network), exported.content, voices, named)
     assert named == "8 recordings and noise"
     assert told.max_abs_difference < 1e-4
     assert told.min_cosine > 0.99999

@@ -1,0 +1,175 @@
+"""Somebody else's ONNX network of Kaldi features to one of our model files, its front-end put inside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, compose, helper, version_converter
+
+from export.exporter import WINDOW_SAMPLES, write_model
+from export.graph import OPSET, to_onnx
+from export.kaldi import PRE_EMPHASIS, KaldiFbank, KaldiOptions, reference_fbank
+from export.parity import measure, speech_from
+from models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
+from runtime.audio import Samples
+from runtime.card import FrontEnd, ModelCard, Source
+from runtime.errors import ModelError
+from runtime.session import open_session, session_options
+
+
+def adopt_network(
+    network: Path, output: Path, name: str, options: KaldiOptions, recordings: Path | None = None
+) -> ModelCard:
+    """Write `output`, which takes a waveform and gives the network's embedding, and return its card.
+
+    `network` takes features `[batch, frames, mels]` and gives `[batch, dim]`, all but mels and dim free.
+    Raises `ModelError` for one that does not, and `ParityError`, writing nothing, where the graph is not
+    kaldi-native-fbank's features followed by the network, one recording at a time.
+    """
+    given = _read(network)
+    dim = _check(given, network.name, options.n_mels)
+    content = given.SerializeToString()
+    session = open_session(content, network.name, "cpu", threads=0)
+    fed = given.graph.input[0].name
+
+    def reference(batch: Samples) -> Samples:
+        features = [reference_fbank(one, options)[None] for one in batch]
+        vectors = np.concatenate([session.run(None, {fed: one})[0] for one in features])
+        unit: Samples = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
+
+    try:
+        graph = _joined(given, options)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{network.name} cannot be joined with the front-end: {error}") from error
+    voices, named = speech_from(recordings)
+    card = ModelCard(
+        name=name,
+        architecture=network.stem,
+        options={},
+        embedding_dim=dim,
+        parameters=_parameters(given),
+        macs=_macs(content, fed, options.n_mels),
+        front_end=FrontEnd(
+            sample_rate=SAMPLE_RATE,
+            n_mels=options.n_mels,
+            n_fft=N_FFT,
+            win_length=WIN_LENGTH,
+            hop_length=HOP_LENGTH,
+            window=options.window,
+            pre_emphasis=PRE_EMPHASIS,
+            sample_scale=options.sample_scale,
+            log_input=True,
+            name=options.name,
+        ),
+        window_samples=WINDOW_SAMPLES,
+        source=Source(hashlib.sha256(network.read_bytes()).hexdigest(), "onnx"),
+        parity=measure(reference, graph, voices, named),
+    )
+    write_model(output, graph, card)
+    return card
+
+
+def _read(network: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(network)
+    except OSError:
+        raise
+    except Exception as error:  # protobuf's own classes, and onnx's about weights kept beside the file
+        raise ModelError(f"{network.name} is no ONNX model: {error}") from error
+
+
+def _check(model: onnx.ModelProto, name: str, n_mels: int) -> int:
+    """The embedding's length, if the network takes these features; raises `ModelError`."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise ModelError(
+            f"{name} has {len(inputs)} inputs and {len(model.graph.output)} outputs; a network to "
+            "adopt takes features and gives one embedding"
+        )
+    shape, out = _shape(inputs[0]), _shape(model.graph.output[0])
+    if len(shape) != 3 or shape[2] not in (n_mels, None):
+        raise ModelError(f"{name} takes {shape}; kaldi-fbank{n_mels} gives [batch, frames, {n_mels}]")
+    if shape[0] is not None or shape[1] is not None:
+        raise ModelError(
+            f"{name} takes {shape}, one size only: export it with dynamic axes for batch and frames"
+        )
+    if len(out) != 2 or out[1] is None:
+        raise ModelError(f"{name} gives {out}; a network to adopt gives [batch, dim] of a known dim")
+    return out[1]
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
+    """Sizes of each axis, None for those that are free."""
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+
+
+def _joined(given: onnx.ModelProto, options: KaldiOptions) -> bytes:
+    """Front-end, network and the division by the vector's length as one graph from waveform to embedding."""
+    front = onnx.load_from_string(to_onnx(KaldiFbank(options), "features", min_samples=WIN_LENGTH))
+    opset = max(OPSET, *(i.version for i in given.opset_import if i.domain in ("", "ai.onnx")))
+    parts = [version_converter.convert_version(part, opset) for part in (front, given)]
+    for part in parts:
+        part.ir_version = max(part.ir_version for part in parts)
+    front, network = parts
+    fed, gives = network.graph.input[0].name, network.graph.output[0].name
+    whole = compose.merge_models(
+        front, network, [("features", fed)], prefix2="network/", name=given.graph.name, producer_name="sayso"
+    )
+    whole.ClearField("metadata_props")
+    whole.graph.ClearField("value_info")  # shapes that a converter wrote down; the session infers its own
+    whole.graph.ClearField("output")
+    vector, embedding = f"network/{gives}", "embedding"
+    whole.graph.initializer.append(helper.make_tensor("last_axis", TensorProto.INT64, [1], [-1]))
+    whole.graph.initializer.append(helper.make_tensor("least_length", TensorProto.FLOAT, [], [1e-12]))
+    whole.graph.node.extend(
+        [
+            helper.make_node("ReduceL2", [vector, "last_axis"], ["length"], keepdims=1),
+            helper.make_node("Max", ["length", "least_length"], ["divisor"]),
+            helper.make_node("Div", [vector, "divisor"], [embedding]),
+        ]
+    )
+    dim = network.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    whole.graph.output.append(helper.make_tensor_value_info(embedding, TensorProto.FLOAT, ["batch", dim]))
+    onnx.checker.check_model(whole)
+    content: bytes = whole.SerializeToString(deterministic=True)
+    return content
+
+
+def _parameters(model: onnx.ModelProto) -> int:
+    """How many float weights the file holds, running statistics of unfolded norms among them."""
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type in floats)
+
+
+def _macs(model: bytes, fed: str, n_mels: int) -> int:
+    """Multiply-accumulates for one window, off the shapes that ONNX Runtime's own profile tells."""
+    frames = (WINDOW_SAMPLES - WIN_LENGTH) // HOP_LENGTH + 1
+    with tempfile.TemporaryDirectory() as folder:
+        options = session_options(threads=1)
+        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing fused away
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session.run(None, {fed: np.zeros((1, frames, n_mels), np.float32)})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    done = [e["args"] for e in events if e.get("args", {}).get("op_name") in ("Conv", "Gemm", "MatMul")]
+    return sum(_cost(told) for told in done)
+
+
+def _cost(told: dict[str, Any]) -> int:
+    """Multiply-accumulates of one run of an operator: its outputs times what is summed for each."""
+    (out,) = told["output_type_shape"][0].values()
+    shapes = [next(iter(shape.values())) for shape in told["input_type_shape"]]
+    # Weights of a matrix product that were packed beforehand are not among its inputs.
+    summed = math.prod(shapes[1][1:]) if told["op_name"] == "Conv" else shapes[0][-1]
+    return int(math.prod(out) * summed)
