@@ -126,7 +126,8 @@ class ResNetSE34L(nn.Module):
         """The published network that computes the same in evaluation: both norms become part of `fc`."""
         plain = ResNetSE34L(replace(self.options, embedding_norm=False))
         plain.load_state_dict(self.state_dict(), strict=False)  # all but the norms
-        weight, bias = self.fc.weight, self.fc.bias
+        weight: Tensor = self.fc.weight
+        bias: Tensor = self.fc.bias
         if isinstance(self.pooled_norm, nn.BatchNorm1d):
             scale, shift = _affine(self.pooled_norm)
             weight, bias = weight * scale, bias + weight @ shift
