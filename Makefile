@@ -86,7 +86,7 @@ SCORED = --trials $(SAYSO_SPEECH)/dev.trials --root $(SAYSO_SPEECH)
 TEACHERS = --features work/features --teacher $(SAYSO_SPEECH)/teacher.npy --teacher
 SAYSO := $(VENV)/bin/sayso
 PARTS_baseline = baseline-first baseline
-PARTS_nested = nested-first nested-second nested
+PARTS_nested = nested-first nested
 
 work/teacher-%.npz: | $(VENV)/.dev
 	mkdir -p $(@D)

@@ -121,6 +121,7 @@ def _use(
             continue
         name = chance.choice(mine)
         what = chance.choice(["enrol", "enrol", "rename", "drop", "delete", "verify", "verify"])
+        went_well = True
         if what == "verify":
             with suppress(EnrollError):
                 vector = store.template("t", name, MODEL).vector
@@ -130,16 +131,33 @@ def _use(
         elif what == "enrol":
             enrollment = f"e{chance.getrandbits(40):x}"
             new = recording(0, REQUIRED_S, {MODEL: vector_of(enrollment)})
-            _attempt((what, name, enrollment), lambda: store.add_enrollment("t", name, new, enrollment), tell)  # noqa: B023
+            went_well = _attempt(
+                (what, name, enrollment),
+                lambda: store.add_enrollment("t", name, new, enrollment),  # noqa: B023
+                tell,
+            )
         elif what == "rename":
             new_name = f"n{chance.getrandbits(40):x}"
-            _attempt((what, name, new_name), lambda: store.update_speaker("t", name, name=new_name), tell)  # noqa: B023
+            went_well = _attempt(
+                (what, name, new_name),
+                lambda: store.update_speaker("t", name, name=new_name),  # noqa: B023
+                tell,
+            )
         elif what == "drop":
             with suppress(EnrollError):
                 for enrolled in store.enrollments("t", name)[:1]:
                     change = (what, name, enrolled.id)
-                    _attempt(change, lambda e=enrolled: store.delete_enrollment("t", name, e.id), tell)  # type: ignore[misc]  # noqa: B023
-        elif _attempt((what, name, ""), lambda: store.delete_speaker("t", name), tell):  # noqa: B023
+                    went_well = _attempt(
+                        change,
+                        lambda e=enrolled: store.delete_enrollment("t", name, e.id),  # type: ignore[misc]  # noqa: B023
+                        tell,
+                    )
+        else:
+            _attempt((what, name, ""), lambda: store.delete_speaker("t", name), tell)  # noqa: B023
+            went_well = False
+        # Whom a change failed for is left alone until the next process: each further failure would double
+        # what they may be.
+        if not went_well:
             mine.remove(name)
 
 
