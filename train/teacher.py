@@ -72,12 +72,12 @@ def embed_recordings(
     """
     embed = _campplus() if network is None else _onnx(network)
     rows = np.flatnonzero(manifest.train)
-    lengths = [recording_length(manifest.root / manifest.paths[i]) for i in rows]
-    # Neighbours by length are cut to the shortest of their batch: milliseconds, and nothing is padded.
-    ordered = rows[np.argsort(lengths, kind="stable")]
-    batches = [ordered[i : i + _BATCH] for i in range(0, len(ordered), _BATCH)]
+    # What is beyond the first `seconds` at any speed makes no difference.
+    longest = seconds * max(speeds)
+    lengths = np.array([min(recording_length(manifest.root / manifest.paths[i]), longest) for i in rows])
+    batches = _alike(rows, lengths)
 
-    def embedded(batch: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    def embedded(batch: list[int]) -> list[NDArray[np.float32]]:
         read = [read_recording(manifest.root / manifest.paths[i]) for i in batch]
         vectors = []
         for speed in speeds:
@@ -97,6 +97,19 @@ def embed_recordings(
             progress(done)
     assert embeddings is not None  # a manifest has rows to train on  # noqa: S101
     return Teacher(speeds, embeddings)
+
+
+def _alike(rows: NDArray[np.int64], lengths: NDArray[np.float64]) -> list[list[int]]:
+    """Batches of rows by length. The longest of one is cut to the shortest, a fiftieth less at most: so
+    nothing is padded."""
+    batches: list[list[int]] = []
+    least = 0.0
+    for i in np.argsort(lengths, kind="stable"):
+        if not batches or len(batches[-1]) == _BATCH or lengths[i] > 1.02 * least:
+            batches.append([])
+            least = float(lengths[i])
+        batches[-1].append(int(rows[i]))
+    return batches
 
 
 def _first(x: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:

@@ -33,7 +33,8 @@ def test_a_network_of_waveforms_teaches_at_every_speed(corpus: Corpus, tmp_path:
     told: list[int] = []
     taught = embed_recordings(listed, path, (0.8, 1.0), 1.0, 2, told.append)
     assert taught.embeddings.shape == (2, len(listed.paths), 1)
-    assert told == list(range(1, int(listed.train.sum()) + 1))
+    assert told == sorted(told)
+    assert told[-1] == int(listed.train.sum())
     for i, name in enumerate(listed.paths):
         x = read_recording(corpus.root / name)
         if listed.train[i] and len(x) > 16_000:
