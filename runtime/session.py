@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,8 +22,25 @@ _ERRORS_ONLY, _FATAL_ONLY = 3, 4
 
 
 def available_cores() -> int:
-    """Cores this process may use: its affinity, which containers and taskset narrow."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use: its affinity (taskset, cpusets), narrowed by its cgroup's CPU limit.
+
+    A container with `--cpus=2` on a machine of 64 cores sees all 64: as many threads would be stopped most of
+    the time, each with others waiting for it. (loky counts the same way, and brings a process pool along.)
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _cpu_limit(Path("/sys/fs/cgroup")))))
+
+
+def _cpu_limit(cgroup: Path) -> float:
+    """CPU time per time that a cgroup allows, version 2 or 1; infinite where it sets no limit."""
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            if quota not in ("max", "-1"):
+                return int(quota) / int(period)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return math.inf
 
 
 def session_options(threads: int, severity: int = _ERRORS_ONLY) -> ort.SessionOptions:

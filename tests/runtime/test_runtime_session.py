@@ -1,10 +1,15 @@
 """A session runs where it was told to, or says why it cannot."""
 
+import math
+import os
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 from runtime_samples import DIM, toy_network
 
+from runtime import session
 from runtime.errors import ModelError, ProviderError
 from runtime.session import CPU, CUDA, EmbeddingSession, available_cores
 
@@ -78,3 +83,29 @@ def test_a_session_leaves_the_process_its_arithmetic() -> None:
 
 def test_there_is_a_core() -> None:
     assert available_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu.max": "nonsense"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_a_containers_cpu_limit_counts(
+    files: dict[str, str], limit: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert session._cpu_limit(tmp_path) == limit
+    monkeypatch.setattr(session, "Path", lambda _: tmp_path)
+    if hasattr(os, "sched_getaffinity"):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    else:
+        monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert available_cores() == (64 if limit == math.inf else math.ceil(limit))
