@@ -86,7 +86,7 @@ def test_it_starts_is_healthy_and_stops(prefix: Path, tmp_path: Path) -> None:
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(1)
         process.send_signal(signal.SIGTERM)
-        # uvicorn shuts down and then dies of the signal it was sent; as a container's process 1 it exits with 0
+        # uvicorn shuts down, then dies of the signal it was sent; as a container's process 1 it exits with 0
         assert process.wait(60) in (0, -signal.SIGTERM)
         assert subprocess.run(probe, env=settings, capture_output=True, check=False).returncode != 0
     finally:
