@@ -16,7 +16,7 @@ from onnx import TensorProto, compose, helper, version_converter
 
 from export.exporter import WINDOW_SAMPLES, write_model
 from export.graph import OPSET, to_onnx
-from export.kaldi import PRE_EMPHASIS, KaldiFbank, KaldiOptions, reference_fbank
+from export.kaldi import PRE_EMPHASIS, KaldiFbank, KaldiOptions
 from export.parity import measure, speech_from
 from models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
 from runtime.audio import Samples
@@ -41,7 +41,7 @@ def adopt_network(
     fed = given.graph.input[0].name
 
     def reference(batch: Samples) -> Samples:
-        features = [reference_fbank(one, options)[None] for one in batch]
+        features = [options.features(one)[None] for one in batch]
         vectors = np.concatenate([session.run(None, {fed: one})[0] for one in features])
         unit: Samples = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit

@@ -12,13 +12,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-import kaldi_native_fbank as knf
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
-from runtime.audio import Samples
+from models.kaldi import kaldi_fbank
 
 PRE_EMPHASIS = 0.97
 _LOW_HZ = 20.0
@@ -48,6 +48,10 @@ class KaldiOptions:
     def name(self) -> str:
         return f"kaldi-fbank{self.n_mels}"
 
+    def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`[frames, n_mels]` of one recording by kaldi-native-fbank: `KaldiFbank` is measured against it."""
+        return kaldi_fbank(x, self.n_mels, self.window, self.sample_scale)
+
 
 class KaldiFbank(nn.Module):
     """Waveform `[batch, samples]` in [-1, 1] at 16 kHz to `[batch, frames, n_mels]`, centred over time.
@@ -76,20 +80,6 @@ class KaldiFbank(nn.Module):
         energies = torch.matmul(real * real + imag * imag, self.filterbank)
         features = torch.log(torch.clamp(energies, min=_LEAST_ENERGY))
         return features - features.mean(dim=1, keepdim=True)
-
-
-def reference_fbank(x: Samples, options: KaldiOptions) -> Samples:
-    """The same features `[frames, n_mels]` of one recording, by kaldi-native-fbank."""
-    wanted = knf.FbankOptions()
-    wanted.frame_opts.dither = 0.0
-    wanted.frame_opts.window_type = options.window
-    wanted.mel_opts.num_bins = options.n_mels
-    bank = knf.OnlineFbank(wanted)
-    bank.accept_waveform(SAMPLE_RATE, x * np.float32(options.sample_scale))
-    bank.input_finished()
-    features = np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)]).astype(np.float32)
-    centred: Samples = features - features.mean(axis=0)
-    return centred
 
 
 def _basis(options: KaldiOptions) -> Tensor:

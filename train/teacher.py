@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import kaldi_native_fbank as knf
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.frontend import SAMPLE_RATE
+from models.kaldi import kaldi_fbank
 from runtime.errors import ModelError
 from runtime.session import open_session
 from train.manifest import DataError, Manifest
@@ -119,19 +119,6 @@ def _first(x: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
     if len(x) >= least:
         return x
     return np.resize(x, least) if len(x) else np.zeros(least, np.float32)
-
-
-def kaldi_fbank(x: NDArray[np.float32], mels: int) -> NDArray[np.float32]:
-    """Kaldi filterbank features `[frames, mels]` without dither, less their mean over time."""
-    options = knf.FbankOptions()
-    options.frame_opts.dither = 0.0
-    options.mel_opts.num_bins = mels
-    bank = knf.OnlineFbank(options)
-    bank.accept_waveform(SAMPLE_RATE, x * 32768.0)
-    bank.input_finished()
-    features = np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)]).astype(np.float32)
-    centred: NDArray[np.float32] = features - features.mean(axis=0)
-    return centred
 
 
 def _onnx(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -9,9 +9,10 @@ import pytest
 from onnx import TensorProto, helper
 from train_samples import Corpus
 
+from models.kaldi import kaldi_fbank
 from train.manifest import DataError, Manifest
 from train.objective import centred
-from train.teacher import Teacher, embed_recordings, kaldi_fbank
+from train.teacher import Teacher, embed_recordings
 from train.waveform import change_speed, read_recording
 
 
