@@ -80,6 +80,8 @@ def script(page: Path, port: str) -> str:
         for command, shown in block.commands():
             text = _KEY.sub("$(sed -n 's/.*export SAYSO_KEY=//p' service.log)", command)
             text = text.replace("127.0.0.1:8000", f"127.0.0.1:{port}").rstrip()
+            if text.startswith("SAYSO_MODELS="):  # the thresholds put in are those of the shipped models
+                text = f"(\nunset SAYSO_THRESHOLDS\n{text}\n)"
             starts = block.mark == "service" and command.rstrip().endswith("make serve")
             if starts:
                 parts += [
