@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,15 @@ class Manifest:
         train or dev, and paths relative to its own folder.
         """
         return cls._scan(path, dev) if path.is_dir() else cls._parse(path)
+
+    def drawn(self, speakers: int) -> Manifest:
+        """The same recordings, trained on those of `speakers` of the speakers only. Raises `DataError`."""
+        names = sorted({s for s, train in zip(self.speakers, self.train, strict=True) if train})
+        if speakers > len(names):
+            raise DataError(f"the recipe asks for {speakers} speakers; there are {len(names)} to train on")
+        chosen = set(np.random.default_rng(0).permutation(names)[:speakers].tolist())
+        kept = np.array([s in chosen for s in self.speakers])
+        return replace(self, train=self.train & kept)
 
     @classmethod
     def _scan(cls, root: Path, dev: tuple[str, ...]) -> Manifest:

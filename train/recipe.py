@@ -33,6 +33,7 @@ class Recipe:
     weights, which is what is validated and kept; 0 is without either. `gradient_clip` 0 does not clip.
     `heads_first` is the share of the run in which the trunk stands still: where it begins with a trained
     one (`--from`), the new heads' first gradients would spoil it.
+    `speakers` above 0 trains on that many of the speakers only, drawn once.
     `sine_floor` and `loss_autocast` are for repeating what went wrong: a floor of 0 is the published
     AAM-softmax, and autocast puts the loss itself into 16 bits.
     """
@@ -46,6 +47,7 @@ class Recipe:
     crop_s: float | tuple[float, ...] = 2.0
     copies: tuple[Copy, ...] = (Copy(),)
     served: bool = False
+    speakers: int = 0
     speaker_balance: float = 0.7
     learning_rate: float = 2e-3
     weight_decay: float = 0.02

@@ -63,6 +63,8 @@ def prepare(
         )
     front_end = recipe.network().front_end
     features = cache_features(manifest, front_end, cache, recipe.copies, recipe.served, workers, progress)
+    if recipe.speakers:
+        manifest = manifest.drawn(recipe.speakers)
     return Prepared(recipe, TrainingData(manifest, features, trials, teachers))
 
 

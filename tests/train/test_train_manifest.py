@@ -83,3 +83,14 @@ def test_a_folder_that_is_no_corpus_is_refused(voxceleb: Path, tmp_path: Path) -
     everyone = tuple(f"id{i}/x/1.wav" for i in (10001, 10003, 10270))
     with pytest.raises(DataError, match="no speaker that the trial list leaves"):
         Manifest.read(voxceleb, everyone)
+
+
+def test_some_of_the_speakers_are_drawn_the_same_each_time(voxceleb: Path) -> None:
+    read = Manifest.read(voxceleb, dev=("id10270/xyz/00001.wav",))
+    drawn = read.drawn(1)
+    assert len({s for s, kept in zip(drawn.speakers, drawn.train, strict=True) if kept}) == 1
+    assert not drawn.train[-1]  # who is held out stays so
+    assert drawn.train.tolist() == read.drawn(1).train.tolist()
+    assert drawn.paths == read.paths
+    with pytest.raises(DataError, match="asks for 3 speakers; there are 2"):
+        read.drawn(3)
