@@ -114,7 +114,7 @@ seed: work/teacher-nested.npz ## train nested from nothing by its last recipe wi
 # One row of docs/study.md: make study ROW=gated. A run that meets a NaN leaves its log and no model.
 study: $(VENV)/.dev ## train and measure one row of the study, ROW=name of train/recipes/study
 	mkdir -p work/study/$(ROW)
-	$(SAYSO) train train/recipes/study/$(ROW).yaml $(DATA) --features work/features --compile \
+	$(SAYSO) train train/recipes/study/$(ROW).yaml $(DATA) --features work/features \
 		--teacher $(SAYSO_SPEECH)/teacher.npy \
 		--work work/study/$(ROW) --out work/study/$(ROW)/model.safetensors
 	$(SAYSO) export work/study/$(ROW)/model.safetensors -o work/study/$(ROW)/model.onnx

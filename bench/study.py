@@ -64,7 +64,7 @@ def collect(
     rows = []
     for name, folder in folders.items():
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        epochs = [line for line in lines if "dev_eer" in line]
+        epochs = [line for line in lines if "epoch" in line]
         stopped = [line for line in lines if "stopped" in line]
         last = epochs[-1] if epochs else lines[-1]
         facts: dict[str, Any] = {}

@@ -44,14 +44,16 @@ def draw_journals(journals: Mapping[str, Path], picture: Path) -> None:
 def _draw(
     panels: Mapping[str, Axes], name: str, lines: list[dict[str, Any]], colour: str, alone: bool
 ) -> None:
-    done = [line for line in lines if "dev_eer" in line]
+    done = [line for line in lines if "epoch" in line]
     epochs = [line["epoch"] for line in done]
+    scored = [line for line in done if "dev_eer" in line]
     if alone:
         for loss, shade in zip((k for k in _LOSSES if done and k in done[0]), COLOURS, strict=False):
             panels["loss"].plot(epochs, [line[loss] for line in done], color=shade, label=loss, marker=".")
     else:
         panels["loss"].plot(epochs, [line["loss"] for line in done], color=colour, label=name, marker=".")
-    panels["dev EER (%)"].plot(epochs, [100 * line["dev_eer"] for line in done], color=colour, marker=".")
+    rates = [100 * line["dev_eer"] for line in scored]
+    panels["dev EER (%)"].plot([line["epoch"] for line in scored], rates, color=colour, marker=".")
     panels["embedding norm"].plot(epochs, [line["embedding_norm"] for line in done], color=colour, marker=".")
     for fact, style, label in (("grad_norm", "-", "mean"), ("grad_norm_max", ":", "largest")):
         norms = [line[fact] for line in done]

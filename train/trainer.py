@@ -137,12 +137,16 @@ class Trainer:
             self.journal.add(facts)
             last = self.step == self.recipe.steps
             if last or self.step % self.steps_per_epoch == 0:
-                facts["dev_eer"] = dev_eer = self.validate()
+                scored = {}
+                if last or self.step % (self.steps_per_epoch * self.recipe.validate_every) == 0:
+                    dev_eer = self.validate()
+                    scored = {"dev_eer": dev_eer}
+                facts |= scored
                 seconds = time.monotonic() - started
                 self.journal.write(
                     self.step,
                     epoch=self.step / self.steps_per_epoch,
-                    dev_eer=dev_eer,
+                    **scored,
                     crops_per_s=(self.step - first) * self.recipe.batch_size / seconds,
                     gates=self._gates(),
                 )

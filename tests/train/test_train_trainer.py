@@ -228,6 +228,12 @@ def test_an_epoch_is_as_many_crops_as_recordings_and_each_is_logged(
     assert ["dev_eer" in f for f in seen] == [False, False, True, False, False, True, True]
 
 
+def test_short_epochs_need_not_each_be_validated(data: TrainingData, tmp_path: Path) -> None:
+    start(data, tmp_path, crops=10 * 4, batch_size=4, validate_every=2).run(quiet)
+    scored = {line["step"]: "dev_eer" in line for line in logged(tmp_path)}
+    assert scored == {3: False, 6: True, 9: False, 10: True}
+
+
 def test_what_stops_a_run_is_logged_with_each_layers_largest_output(
     data: TrainingData, tmp_path: Path
 ) -> None:
