@@ -38,8 +38,8 @@ class Variant:
     dropout: float = 0.0
 
 
-# Levels are counted from 0. The study's `deep` nests its second and third level only. `gated-batchnorm` is not
-# the study's: it tells what `gated` owes to GroupNorm.
+# Levels are counted from 0. The study's `deep` nests its second and third level only; `gated-batchnorm` is
+# not the study's: it tells what `gated` owes to GroupNorm.
 VARIANTS = {
     "full": Variant(),
     "gated": Variant(scale=None, groups=8, bilinear=False, dropout=0.1),
