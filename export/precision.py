@@ -20,7 +20,8 @@ from runtime.audio import Samples
 from runtime.card import Lowered, LowerPrecision, ModelCard, read_card, with_card
 from runtime.session import EmbeddingSession
 
-MIN_MEDIAN_COSINE, MIN_WORST_COSINE = 0.99, 0.95
+# The worst of many is one odd recording: it tells a broken graph, and the EER whether the rest is good.
+MIN_MEDIAN_COSINE, MIN_WORST_COSINE = 0.99, 0.90
 MAX_EER_RISE = 0.002  # absolute: 0.2 points
 _RECORDINGS, _FEWEST = 144, 12
 _CALIBRATING = 3  # every third recording sets ranges, the others are compared

@@ -189,7 +189,7 @@ def spoilt(model: bytes) -> bytes:
     ("make", "figures"),
     [
         (lambda model: blunted(model, 1), r"cosine 0\.\d{4} to fp32's in the median \(limit 0\.99\)"),
-        (spoilt, r"cosine -1\.0000 .* -1\.0000 at worst \(limit 0\.95\)"),
+        (spoilt, r"cosine -1\.0000 .* -1\.0000 at worst \(limit 0\.9\)"),
     ],
 )
 def test_one_that_hears_differently_is_not_written(
