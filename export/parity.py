@@ -28,13 +28,18 @@ def speech_from(recordings: Path | None) -> tuple[list[Samples], str]:
     if recordings is None:
         voices = [synthetic_voice(20, pitch, tract) for pitch, tract in ((110, 1.0), (200, 1.1))]
         return voices, "2 synthetic voices and noise"
-    suffixes = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
-    files = sorted(f for f in recordings.rglob("*") if f.suffix.lower() in suffixes)
-    if not files:
-        raise ParityError(f"no recordings under {recordings}")
-    chosen = files[:: max(1, len(files) // 8)][:8]
-    voices = [decode(file.read_bytes(), _LONGEST_RECORDING_S).samples for file in chosen]
+    voices = recordings_under(recordings, 8)
     return voices, f"{len(voices)} recordings and noise"
+
+
+def recordings_under(folder: Path, most: int) -> list[Samples]:
+    """Up to `most` recordings from all over a folder. Raises `ParityError` where there is none."""
+    suffixes = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes)
+    if not files:
+        raise ParityError(f"no recordings under {folder}")
+    chosen = files[:: max(1, len(files) // most)][:most]
+    return [decode(file.read_bytes(), _LONGEST_RECORDING_S).samples for file in chosen]
 
 
 def measure(

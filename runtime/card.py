@@ -9,7 +9,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,7 @@ from runtime.errors import ModelError
 
 CARD_KEY = "sayso.card"
 SCHEMA = 1
+LowerPrecision = Literal["fp16", "int8"]
 LONGEST_WINDOW = 60 * 16_000  # samples: a card's claim must not size an allocation
 
 
@@ -67,6 +68,20 @@ class Parity:
     seconds: tuple[float, ...]
     batch_sizes: tuple[int, ...]
     recordings: str
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """How a model in fewer bits was let through: on what its ranges were set, and its vectors and EER (a
+    fraction) against the fp32 model's."""
+
+    calibrated_on: str | None
+    compared_on: str
+    median_cosine: float
+    worst_cosine: float
+    trials: str | None = None
+    eer: float | None = None
+    eer_fp32: float | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +143,8 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that is known of a served model. `macs` are per window of `window_samples`."""
+    """All that is known of a served model. `macs` are per window of `window_samples`; `precision` is what
+    most of them are computed in."""
 
     name: str
     architecture: str
@@ -144,6 +160,8 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    lowered: Lowered | None = None
     schema: int = SCHEMA
 
     def to_json(self) -> str:

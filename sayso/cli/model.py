@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,10 +44,21 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A voxceleb_trainer or Sayso checkpoint.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="A voxceleb_trainer or Sayso checkpoint; with --precision, also an .onnx model."),
+    ],
     output: Output,
     name: Name = None,
     recordings: Recordings = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        typer.Option(help="fp16 is for CUDA, int8 for CPUs; written only if vectors stay close to fp32's."),
+    ] = "fp32",
+    trials: Annotated[
+        Path | None, typer.Option(help="Also hold the EER on this trial list to fp32's.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="The folder its paths are relative to.")] = None,
     int16_scale: Annotated[
         bool, typer.Option("--int16-scale", help="Trained before 2021-04-24, on int16-scaled audio.")
     ] = False,
@@ -55,27 +67,66 @@ def export(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a checkpoint into one .onnx model, proven equal to it."""
+    """Turn a checkpoint into one .onnx model, proven equal to it, or nearly so with --precision."""
     try:
         from export.exporter import export_checkpoint
+        from export.precision import TrialCheck, export_lower
     except ImportError as error:
         raise ModelError("export needs PyTorch: install Sayso with pip install '.[train]'") from error
 
-    card = export_checkpoint(
-        checkpoint,
-        output,
-        name or output.stem,
-        recordings,
-        sample_scale=32768.0 if int16_scale else None,
-        log_input=False if linear_input else None,
-    )
+    if (trials is None) != (root is None) or (trials and precision == "fp32"):
+        raise typer.BadParameter("give --trials and --root together, with --precision fp16 or int8")
+    made = checkpoint.suffix == ".onnx" and precision != "fp32"
+    if made and (int16_scale or linear_input):
+        raise typer.BadParameter("a model file has its front-end inside: leave the front-end flags out")
+    called = name or output.stem
+    with tempfile.TemporaryDirectory() as folder:
+        full = checkpoint if made else output if precision == "fp32" else Path(folder) / "fp32.onnx"
+        if not made:
+            card = export_checkpoint(
+                checkpoint,
+                full,
+                called,
+                recordings,
+                sample_scale=32768.0 if int16_scale else None,
+                log_input=False if linear_input else None,
+            )
+        if precision != "fp32":
+            check = (
+                TrialCheck(trials.name, lambda model: _eer(model, trials, root)) if trials and root else None
+            )
+            card = export_lower(full, output, called, precision, recordings, check)
     common.show(
         asdict(card),
         as_json,
         f"{output}: {card.architecture}, {card.parameters:,} parameters, {card.embedding_dim}-d; "
-        f"differs from PyTorch by at most {card.parity.max_abs_difference:.1g} on {card.parity.recordings}.\n"
-        f"Next: sayso calibrate {output} --trials TRIALS --root FOLDER",
+        f"{_closeness(card)}.\nNext: sayso calibrate {output} --trials TRIALS --root FOLDER",
     )
+
+
+def _eer(model: bytes, trials: Path, root: Path) -> float:
+    from evaluate.metrics import eer
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model)
+        found, scores, _ = _score(path, trials, root)
+    return eer(scores, found.labels).rate
+
+
+def _closeness(card: ModelCard) -> str:
+    """How near a written model is to what it was made of."""
+    told = card.lowered
+    if told is None:
+        parity = card.parity
+        return f"differs from PyTorch by at most {parity.max_abs_difference:.1g} on {parity.recordings}"
+    text = (
+        f"{card.precision}, cosine to fp32 {told.median_cosine:.4f} in the median, {told.worst_cosine:.4f} "
+        f"at worst on {told.compared_on}"
+    )
+    if told.eer is None or told.eer_fp32 is None:
+        return f"{text}, EER not checked (--trials)"
+    return f"{text}, EER on {told.trials} {told.eer:.2%} (fp32 {told.eer_fp32:.2%})"
 
 
 def adopt(
@@ -283,6 +334,13 @@ def _point(name: str, threshold: float, fmr: float, fnmr: float) -> str:
     return f"  {name:<11} threshold {threshold:.4f}  FMR {fmr:.4f}  FNMR {fnmr:.4f}"
 
 
+def _precision(card: ModelCard) -> str:
+    if card.lowered is None:
+        return card.precision
+    ranges = f", ranges set on {card.lowered.calibrated_on}" if card.lowered.calibrated_on else ""
+    return f"{_closeness(card)}{ranges}"
+
+
 def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
     front, parity = card.front_end, card.parity
     seconds = card.window_samples / front.sample_rate
@@ -296,6 +354,7 @@ def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
         f"{front.win_length}/{front.hop_length}, pre-emphasis {front.pre_emphasis:g}, "
         f"sample scale {front.sample_scale:g}",
         f"  source        {card.source.format} {card.source.sha256[:16]}",
+        f"  precision     {_precision(card)}",
         f"  parity        max |difference| {parity.max_abs_difference:.1g}, cosine {parity.min_cosine:.6f}",
     ]
     lines += [
