@@ -142,13 +142,21 @@ class Batcher:
         for i in range(0, len(windows), self._max_batch):
             batch = windows[i : i + self._max_batch]
             self._observe(len(batch))
-            parts.append(self._run(batch))
-        vectors = np.concatenate(parts)
-        if len(vectors) != len(windows):
-            raise EmbeddingFailed(f"the model gave {len(vectors)} vectors for {len(windows)} windows")
-        if not np.isfinite(vectors).all():
-            raise EmbeddingFailed("the model gave a vector that is not finite for this recording")
-        return vectors
+            parts.append(embed_checked(self._run, batch))
+        return np.concatenate(parts)
+
+
+def embed_checked(run: Callable[[Samples], Vectors], windows: Samples) -> Vectors:
+    """One finite vector for each window; raises `EmbeddingFailed` whatever it was that failed."""
+    try:
+        vectors = run(windows)
+    except Exception as error:  # onnxruntime raises its own unexported classes
+        raise EmbeddingFailed(f"the model could not embed this recording ({type(error).__name__})") from error
+    if len(vectors) != len(windows):
+        raise EmbeddingFailed(f"the model gave {len(vectors)} vectors for {len(windows)} windows")
+    if not np.isfinite(vectors).all():
+        raise EmbeddingFailed("the model gave a vector that is not finite for this recording")
+    return vectors
 
 
 def _by_length(items: list[_Item]) -> list[list[_Item]]:
