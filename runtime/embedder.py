@@ -23,6 +23,8 @@ from runtime.errors import EmbeddingFailed, ModelError, ShuttingDown, TookTooLon
 from runtime.model_file import network_sha256
 from runtime.session import CPU, EmbeddingSession, Provider, available_cores
 
+COMPANY_S = 0.002  # for so long a GPU that is busy waits for more to join a batch
+
 
 @dataclass(frozen=True)
 class Embedding:
@@ -59,7 +61,12 @@ class Embedder:
         self._observe, self._closed = observe_batch, False
         self._batcher: Batcher | None = None
         if self.provider != CPU:
-            self._batcher = Batcher(self._wide.run, observe=observe_batch)
+            self._batcher = Batcher(
+                self._wide.run,
+                observe=observe_batch,
+                wait_s=COMPANY_S,
+                prepare=lambda: self._wide.warm(self.card.window_samples),
+            )
         elif threads > 1:
             self._narrow = EmbeddingSession(content, path.name, "cpu", threads=1)
 

@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="The model that answers when a call names none; the first served one if unset."
     )
-    provider: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where models run; `cuda` refuses to start where CUDA does not work."
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="Where models run; `cuda` and `tensorrt` refuse to start where they do not work."
     )
     threads: int = Field(0, ge=0, description="CPU threads for a request that is alone; 0 means all cores.")
 
