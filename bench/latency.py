@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from bench.memory import peak_mb
 from bench.peak import core_peak
 from bench.timing import Spread, interleave
 from runtime import windows
 from runtime.audio import SAMPLE_RATE, Samples
 from runtime.card import ModelCard, read_card
-from runtime.session import CPU, CUDA, EmbeddingSession, Provider, available_cores
+from runtime.session import CPU, EmbeddingSession, Provider, available_cores
 from runtime.synthesis import synthetic_voice
 from service.metrics import STUDY_SECONDS
 
@@ -78,11 +79,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a model is, beside what it costs. `eer` is that of the trials it was calibrated on, a fraction."""
+    """What a model is and takes. `eer` is that of the trials it was calibrated on, a fraction; `memory_mb`
+    the most that one thread took in ONNX Runtime on the CPU, by batch of 3 s windows."""
 
     parameters: int
     macs: int
     eer: float | None
+    memory_mb: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,12 @@ def measure(
             floor = cards[case.model].macs / peak * 1000.0
             over = round((median - front_end[case.model]) / floor, 2)
         rows.append(Row(case, Spread.of(times), round(case.batch * 1000.0 / median, 2), over))
-    return Latency(rows, {name: _facts(card) for name, card in cards.items()}, peak)
+    return Latency(rows, {name: _facts(card, models[name]) for name, card in cards.items()}, peak)
 
 
-def _facts(card: ModelCard) -> Facts:
+def _facts(card: ModelCard, path: Path) -> Facts:
     trials = card.evaluation.get(card.calibration.trials.name, {}) if card.calibration else {}
-    return Facts(card.parameters, card.macs, trials.get("eer"))
+    return Facts(card.parameters, card.macs, trials.get("eer"), peak_mb(path))
 
 
 def _waveforms(case: Case) -> Samples:
@@ -145,17 +148,19 @@ def _waveforms(case: Case) -> Samples:
 
 
 def _in_onnxruntime(contents: Mapping[str, bytes], provider: Provider) -> dict[Case, Job]:
-    """On the provider asked for and, beside CUDA, on the CPU."""
+    """On the provider asked for and, beside a GPU, on the CPU."""
     name = next(iter(contents))
     found = EmbeddingSession(contents[name], name, provider).provider
     jobs: dict[Case, Job] = {}
     for where in sorted({found, CPU}):
-        threads = 1 if where == CUDA else available_cores()
+        threads = available_cores() if where == CPU else 1
         sessions = {
-            (name, count): EmbeddingSession(content, name, "cuda" if where == CUDA else "cpu", count)
+            (name, count): EmbeddingSession(content, name, "cpu" if where == CPU else provider, count)
             for name, content in contents.items()
             for count in range(1, threads + 1)
         }
+        for session in sessions.values():
+            session.warm(round(WINDOW_S * SAMPLE_RATE))
         for case in cases(list(contents), "onnxruntime", where, threads):
             jobs[case] = partial(sessions[case.model, case.threads].run, _waveforms(case))
     return jobs
@@ -200,6 +205,8 @@ def table(found: Latency) -> str:
     lines = [
         f"{name}: {facts.parameters / 1e6:.2f} M parameters, {facts.macs / 1e9:.3f} GMACs a 3 s window"
         + (f", EER {facts.eer:.2%}" if facts.eer is not None else "")
+        + f", {' / '.join(f'{mb:.0f}' for mb in facts.memory_mb.values())} MB with"
+        + f" {' / '.join(map(str, facts.memory_mb))} windows at once"
         for name, facts in found.facts.items()
     ]
     lines += [f"One core's fp32 matrix product: {found.peak / 1e9:.1f} GMAC/s", ""]

@@ -1,7 +1,8 @@
 """Groups windows of concurrent callers into batches, and keeps one bad item from hurting another.
 
 A single worker owns the session. It takes whatever has queued up while it ran the previous batch, so
-a lone caller never waits for company and a busy server batches by itself.
+a lone caller never waits for company and a busy server batches by itself. Only after a batch that was
+shared, when more are likely on their way, it waits for them up to `wait_s`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ class _Item:
 
 
 class Batcher:
-    """`run` maps `[n, samples]` to `[n, dim]`; `observe` is told each batch's number of windows."""
+    """`run` maps `[n, samples]` to `[n, dim]`; `observe` is told each batch's number of windows.
+
+    Windows have at most 301 frames, so `max_batch` of them bound a batch's frames. `prepare` runs first, on
+    the thread that will run the batches; what it raises, the constructor raises.
+    """
 
     def __init__(
         self,
@@ -47,14 +52,18 @@ class Batcher:
         max_batch: int = 16,
         max_queued: int = 128,
         observe: Callable[[int], None] = lambda windows: None,
+        wait_s: float = 0.0,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._run, self._observe = run, observe
-        self._max_batch = max_batch
+        self._max_batch, self._wait_s, self._had_company = max_batch, wait_s, False
         self._queue: queue.Queue[_Item | None] = queue.Queue(max_queued)
         self._closed = False
         self._closing = threading.Lock()  # nothing is queued behind the None that stops the worker
-        self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
+        ready: Future[None] = Future()
+        self._worker = threading.Thread(target=self._work, args=(prepare, ready), name="batcher", daemon=True)
         self._worker.start()
+        ready.result()
 
     @property
     def depth(self) -> int:
@@ -88,7 +97,13 @@ class Batcher:
             self._queue.put(None)
         self._worker.join()
 
-    def _work(self) -> None:
+    def _work(self, prepare: Callable[[], None], ready: Future[None]) -> None:
+        try:
+            prepare()
+        except BaseException as error:
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
         open_ = True
         while open_:
             items, open_ = self._take()
@@ -100,17 +115,20 @@ class Batcher:
         items: list[_Item] = []
         total = 0
         item = self._queue.get()
+        until = time.perf_counter() + self._wait_s if self._had_company else 0.0
         while item is not None:
             if item.future.set_running_or_notify_cancel():
                 items.append(item)
                 total += len(item.windows)
             if total >= self._max_batch:
-                return items, True
+                break
+            left_s = until - time.perf_counter()
             try:
-                item = self._queue.get_nowait()
+                item = self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait()
             except queue.Empty:
-                return items, True
-        return items, False
+                break
+        self._had_company = len(items) > 1
+        return items, item is not None
 
     def _process(self, items: list[_Item]) -> None:
         """One batch of equal windows; when it fails, each item alone, so that only the bad one does."""
@@ -142,13 +160,21 @@ class Batcher:
         for i in range(0, len(windows), self._max_batch):
             batch = windows[i : i + self._max_batch]
             self._observe(len(batch))
-            parts.append(self._run(batch))
-        vectors = np.concatenate(parts)
-        if len(vectors) != len(windows):
-            raise EmbeddingFailed(f"the model gave {len(vectors)} vectors for {len(windows)} windows")
-        if not np.isfinite(vectors).all():
-            raise EmbeddingFailed("the model gave a vector that is not finite for this recording")
-        return vectors
+            parts.append(embed_checked(self._run, batch))
+        return np.concatenate(parts)
+
+
+def embed_checked(run: Callable[[Samples], Vectors], windows: Samples) -> Vectors:
+    """One finite vector for each window; raises `EmbeddingFailed` whatever it was that failed."""
+    try:
+        vectors = run(windows)
+    except Exception as error:  # onnxruntime raises its own unexported classes
+        raise EmbeddingFailed(f"the model could not embed this recording ({type(error).__name__})") from error
+    if len(vectors) != len(windows):
+        raise EmbeddingFailed(f"the model gave {len(vectors)} vectors for {len(windows)} windows")
+    if not np.isfinite(vectors).all():
+        raise EmbeddingFailed("the model gave a vector that is not finite for this recording")
+    return vectors
 
 
 def _by_length(items: list[_Item]) -> list[list[_Item]]:

@@ -1,7 +1,13 @@
-"""Speech to one unit-length vector: the thing other rooms use."""
+"""Speech to one unit-length vector: the thing other rooms use.
+
+On a CPU each caller runs the model itself: a caller who is alone on all cores, others on one core each, since
+several one-thread runs get more done than one many-thread run, and batches gain nothing there. On CUDA
+callers share batches. docs/decisions/0027 has the measurements.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +17,13 @@ from numpy.typing import NDArray
 
 from runtime import windows
 from runtime.audio import Samples
-from runtime.batcher import Batcher
+from runtime.batcher import Batched, Batcher, embed_checked
 from runtime.card import ModelCard, read_card
-from runtime.errors import EmbeddingFailed, ModelError, TookTooLong
+from runtime.errors import EmbeddingFailed, ModelError, ShuttingDown, TookTooLong
 from runtime.model_file import network_sha256
-from runtime.session import EmbeddingSession, Provider
+from runtime.session import CPU, EmbeddingSession, Provider, available_cores
+
+COMPANY_S = 0.002  # for so long a GPU that is busy waits for more to join a batch
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,20 @@ class Embedder:
             raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
         self.card: ModelCard = read_card(content, path.name)
         self.sha256 = network_sha256(content)
-        session = EmbeddingSession(content, path.name, provider, threads)
-        self.provider = session.provider
-        self._batcher = Batcher(session.run, observe=observe_batch)
+        threads = threads or available_cores()
+        self._wide = self._narrow = EmbeddingSession(content, path.name, provider, threads)
+        self.provider = self._wide.provider
+        self._observe, self._closed = observe_batch, False
+        self._batcher: Batcher | None = None
+        if self.provider != CPU:
+            self._batcher = Batcher(
+                self._wide.run,
+                observe=observe_batch,
+                wait_s=COMPANY_S,
+                prepare=lambda: self._wide.warm(self.card.window_samples),
+            )
+        elif threads > 1:
+            self._narrow = EmbeddingSession(content, path.name, "cpu", threads=1)
 
     def __enter__(self) -> Embedder:
         return self
@@ -59,21 +78,21 @@ class Embedder:
 
     @property
     def queue_depth(self) -> int:
-        return self._batcher.depth
+        """Recordings waiting for a batch; nothing waits here on a CPU."""
+        return self._batcher.depth if self._batcher else 0
 
-    def embed(self, speech: Samples, timeout_s: float | None = None) -> Embedding:
+    def embed(self, speech: Samples, timeout_s: float | None = None, alone: bool = True) -> Embedding:
         """Embed non-empty mono speech at 16 kHz: windows, their unit vectors averaged, normalised.
 
-        Raises `Overloaded` when the queue is full, `TookTooLong` after `timeout_s`, and
-        `EmbeddingFailed` when the model fails on it.
+        `alone` is whether nobody else needs the cores now. Raises `ShuttingDown` once closed, `Overloaded`
+        when the queue is full, `TookTooLong` after `timeout_s` in it, and `EmbeddingFailed` when the model
+        fails on it.
         """
         cut = windows.cut(speech, self.card.window_samples)
-        waiting = self._batcher.submit(cut)
-        try:
-            batched = waiting.result(timeout_s)
-        except TimeoutError:
-            waiting.cancel()  # what was not begun is dropped
-            raise TookTooLong("the recording waited too long to be embedded: try again shortly") from None
+        if self._batcher is None:
+            batched = self._run(cut, self._wide if alone else self._narrow)
+        else:
+            batched = _shared(self._batcher, cut, timeout_s)
         mean = batched.vectors.mean(axis=0)
         length = float(np.linalg.norm(mean))
         if not np.isfinite(length) or length == 0.0:
@@ -82,4 +101,23 @@ class Embedder:
 
     def close(self) -> None:
         """Finish what is queued and stop."""
-        self._batcher.close()
+        self._closed = True
+        if self._batcher is not None:
+            self._batcher.close()
+
+    def _run(self, cut: Samples, session: EmbeddingSession) -> Batched:
+        if self._closed:
+            raise ShuttingDown("the service is shutting down: try another instance, or again shortly")
+        self._observe(len(cut))
+        started = time.perf_counter()
+        vectors = embed_checked(session.run, cut)
+        return Batched(vectors, 0.0, time.perf_counter() - started)
+
+
+def _shared(batcher: Batcher, cut: Samples, timeout_s: float | None) -> Batched:
+    waiting = batcher.submit(cut)
+    try:
+        return waiting.result(timeout_s)
+    except TimeoutError:
+        waiting.cancel()  # what was not begun is dropped
+        raise TookTooLong("the recording waited too long to be embedded: try again shortly") from None

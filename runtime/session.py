@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +15,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.audio import Samples
+from runtime.buckets import SIZES, Buckets, run_options
 from runtime.errors import ModelError, ProviderError
 from runtime.model_file import check_self_contained
 
-Provider = Literal["auto", "cpu", "cuda"]
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+WINDOW, SHORTEST = 48_000, 24_000  # samples of a window, and of the shortest one that is not repeated
 _ERRORS_ONLY, _FATAL_ONLY = 3, 4
 
 
@@ -56,13 +61,15 @@ def session_options(threads: int, severity: int = _ERRORS_ONLY) -> ort.SessionOp
 class EmbeddingSession:
     """`[batch, samples]` float32 waveforms to `[batch, dim]` float32 embeddings.
 
-    `provider` "cuda" fails loudly when CUDA cannot be used; "auto" takes it where it works and the
-    CPU elsewhere. `threads` 0 uses every core available. Raises `ModelError` or `ProviderError`.
+    `provider` "cuda" or "tensorrt" fails loudly when it cannot be used; "auto" takes CUDA where it works and
+    the CPU elsewhere. `threads` 0 uses every core available. Raises `ModelError` or `ProviderError`.
     """
 
     def __init__(self, model: bytes, name: str, provider: Provider = "auto", threads: int = 0) -> None:
         self._session = open_session(model, name, provider, threads or available_cores())
         self.provider: str = self._session.get_providers()[0]
+        self._plain = None if self.provider == CPU else run_options(-1)
+        self._buckets: Buckets | None = None
         inputs = [(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()]
         outputs = [o.name for o in self._session.get_outputs()]
         if inputs != [("waveform", "tensor(float)", 2)] or outputs != ["embedding"]:
@@ -71,9 +78,22 @@ class EmbeddingSession:
                 "and gives embedding [batch, dim]"
             )
 
+    def warm(self, window: int) -> None:
+        """Prepare a GPU for batches of windows, on the thread that is going to run them.
+
+        Raises `ProviderError` when it does not give what it should. A CPU needs no preparation.
+        """
+        if self.provider != CPU:
+            self._buckets = Buckets(self._session, window)
+
     def run(self, waveforms: Samples) -> NDArray[np.float32]:
         """Embed `[batch, samples]`."""
-        output: NDArray[np.float32] = self._session.run(["embedding"], {"waveform": waveforms})[0]
+        if self._buckets is not None:
+            parts = range(0, len(waveforms), SIZES[-1])
+            return np.concatenate([self._buckets.run(waveforms[i : i + SIZES[-1]]) for i in parts])
+        output: NDArray[np.float32] = self._session.run(["embedding"], {"waveform": waveforms}, self._plain)[
+            0
+        ]
         return output
 
 
@@ -92,25 +112,63 @@ def open_session(model: bytes, name: str, provider: Provider, threads: int) -> o
 
     if provider == "cpu" or (provider == "auto" and not cuda_driver_present()):
         return opened([CPU])
-    if CUDA not in ort.get_available_providers():
+    wanted, title = (TENSORRT, "TensorRT") if provider == "tensorrt" else (CUDA, "CUDA")
+    if wanted not in ort.get_available_providers():
         if provider == "auto":
             return opened([CPU])
         raise ProviderError(
-            "CUDA was asked for, but this onnxruntime has no CUDA provider: install onnxruntime-gpu"
+            f"{title} was asked for, but this onnxruntime has no {title} provider: install onnxruntime-gpu"
         )
     ort.preload_dlls()
-    # Exhaustive search tries every algorithm at each new shape and costs up to a second there.
-    cuda = (CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})
-    session = opened([cuda, CPU], _ERRORS_ONLY if provider == "cuda" else _FATAL_ONLY)
+    if wanted == TENSORRT:
+        _preload_tensorrt()
+        session = opened([(TENSORRT, tensorrt_options()), (CUDA, cuda_options(graphs=False)), CPU])
+    else:
+        severity = _ERRORS_ONLY if provider == "cuda" else _FATAL_ONLY
+        try:
+            session = opened([(CUDA, cuda_options(graphs=True)), CPU], severity)
+        except ModelError:  # a graph that is not on the device as a whole cannot be captured
+            session = opened([(CUDA, cuda_options(graphs=False)), CPU], severity)
     # A provider that is listed may still have fallen back with no more than a log line.
-    if session.get_providers()[0] == CUDA:
+    if session.get_providers()[0] == wanted:
         return session
     if provider == "auto":
         return opened([CPU])
     raise ProviderError(
-        f"CUDA was asked for, but {name} could not be placed on it: check the driver with "
-        "nvidia-smi and the CUDA libraries with pip install '.[cuda]', or set SAYSO_PROVIDER=cpu"
+        f"{title} was asked for, but {name} could not be placed on it: check the driver with "
+        f"nvidia-smi and the libraries with pip install '.[cuda]'"
+        f"{' tensorrt' if wanted == TENSORRT else ''}, or set SAYSO_PROVIDER=cpu"
     )
+
+
+def cuda_options(graphs: bool) -> dict[str, str]:
+    """Options of the CUDA provider."""
+    return {
+        # Exhaustive search tries every algorithm at each new shape and costs up to a second there.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "enable_cuda_graph": "1" if graphs else "0",
+    }
+
+
+def tensorrt_options() -> dict[str, str]:
+    """Options of the TensorRT provider. Engines take minutes to build: they are kept, and fit all shapes."""
+    shapes = {"min": (1, SHORTEST), "opt": (SIZES[-2], WINDOW), "max": (SIZES[-1], WINDOW)}
+    kept = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sayso" / "tensorrt"
+    kept.mkdir(parents=True, exist_ok=True)
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(kept),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(kept),
+        "trt_fp16_enable": "0",  # half precision is for a model's export to choose, which tests what it costs
+        **{f"trt_profile_{name}_shapes": f"waveform:{n}x{length}" for name, (n, length) in shapes.items()},
+    }
+
+
+def _preload_tensorrt() -> None:
+    """Load TensorRT where its wheel put it, which is nowhere the loader looks."""
+    with suppress(ImportError, OSError):
+        importlib.import_module("tensorrt")
 
 
 def cuda_driver_present() -> bool:

@@ -68,7 +68,7 @@ def create_app(engine: Engine) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # One thread for each admitted recording, and some for the short calls beside them.
-        current_default_thread_limiter().total_tokens = engine.settings.max_concurrency + SHORT_CALLS
+        current_default_thread_limiter().total_tokens = admission.limit + SHORT_CALLS
         upkeep = Upkeep(engine)
         upkeep.start()
         yield
@@ -89,10 +89,12 @@ def create_app(engine: Engine) -> FastAPI:
         redirect_slashes=False,  # a redirect would repeat a query that may be no UTF-8
     )
     app.state.engine = engine
-    app.state.admission = Admission(engine.settings.max_concurrency)
+    admission = app.state.admission = Admission(engine.places, turns=engine.turns)
     app.state.streams = Admission(engine.settings.max_streams, "streams are open")
     app.state.idempotent_in_flight = set()
-    engine.metrics.in_flight.set_function(lambda: app.state.admission.taken)
+    engine.metrics.in_flight.set_function(lambda: admission.taken)
+    engine.metrics.places.set(admission.limit)
+    engine.metrics.queue_depth.set_function(lambda: admission.waiting + engine.queue_depth)
     errors.install(app)
     for router in (speakers.router, decisions.router, decisions.vectors, side_by_side.router):
         app.include_router(router, responses=_ERRORS)

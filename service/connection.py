@@ -78,6 +78,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head, self._asked = False, self.loop.time()
         super().on_headers_complete()
 
+        # Work is dropped when nobody waits for it any more; the application may ask from any thread.
+        self.scope["state"]["departed"] = self.transport.is_closing
+
     def on_message_complete(self) -> None:
         self._in_head, self._head_bytes = True, 0
         super().on_message_complete()

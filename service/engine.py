@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.requests import ClientDisconnect
 
 from enroll.decision import decide_identify, decide_verify, score
 from enroll.errors import SpeakerOptedOut
@@ -24,6 +25,7 @@ from enroll.types import NewEnrollment
 from runtime.audio import Recording, Samples, decode, encode
 from runtime.embedder import Embedding
 from runtime.errors import TookTooLong
+from runtime.session import CPU, available_cores
 from runtime.speech import QualityLimits, SpeechDetector, SpeechReport
 from runtime.synthesis import synthetic_voice
 from service import spans
@@ -50,6 +52,8 @@ Audio = bytes | Recording  # a file's bytes, or what a stream has decoded alread
 _DOUBTFUL = ("noisy", "clipped")
 EXAMPLE_S = 3.0
 READY_FOR_S = 2.0
+# More would wait longer than callers who come later would by coming again, and push up everybody's p99.
+PLACES_PER_CORE = 8
 
 
 @dataclass
@@ -57,7 +61,8 @@ class Call:
     """One request: whose speakers it may touch, what it may see, its id, and how long its stages took.
 
     `attempt` names what is tried, the request's id if nothing else: under one name a speaker is guessed at
-    once and a recording used once. None is the operator, who is not held to that.
+    once and a recording used once. None is the operator, who is not held to that. `alone` is whether no other
+    request needs the cores, `departed` whether the client has gone.
     """
 
     tenant: str
@@ -65,6 +70,8 @@ class Call:
     scores: bool = False
     attempt: str | None = ""
     time_limit_s: float | None = None
+    alone: bool = True
+    departed: Callable[[], bool] = lambda: False
     stages: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
@@ -77,7 +84,12 @@ class Call:
         return cls(key.tenant, request_id, key.allows("scores"), attempt, settings.request_timeout_s)
 
     def left_s(self) -> float | None:
-        """Seconds left to work in, None without a limit; raises `TookTooLong` when there are none."""
+        """Seconds left to work in, None without a limit; raises `TookTooLong` when there are none.
+
+        Raises `ClientDisconnect` when nobody waits for the answer any more.
+        """
+        if self.departed():
+            raise ClientDisconnect
         if self.time_limit_s is None:
             return None
         left = self.time_limit_s - (time.perf_counter() - self.started)
@@ -123,8 +135,18 @@ class Engine:
             self._close_models()
             raise
         self.index = SpeakerIndex(self.store)
+        cores = available_cores()
+        self.places = settings.max_concurrency or PLACES_PER_CORE * cores
+        on_cpu = all(model.embedder.provider == CPU for model in self.models.values())
+        # One more than cores: while one waits for the disk, another can work. CUDA wants full batches.
+        self.turns = min(self.places, cores + 1) if on_cpu else self.places
         self.rates = RateLimits(settings.rate_limit, settings.rate_burst)
         self._checking, self._checked_at = threading.Lock(), -READY_FOR_S
+
+    @property
+    def queue_depth(self) -> int:
+        """Recordings waiting for a batch."""
+        return sum(model.embedder.queue_depth for model in self.models.values())
 
     def close(self) -> None:
         self._close_models()
@@ -333,7 +355,7 @@ class Engine:
         return Heard(report, speech, digest)
 
     def _embed(self, call: Call, model: ServedModel, heard: Heard) -> Embedding:
-        embedding = model.embedder.embed(heard.speech, call.left_s())
+        embedding = model.embedder.embed(heard.speech, call.left_s(), call.alone)
         call.add("queue", embedding.queue_s, ended_ago=embedding.embed_s)
         call.add("embed", embedding.embed_s)
         return embedding

@@ -40,9 +40,8 @@ class Metrics:
         self.batch_windows = Histogram(
             "sayso_batch_windows", "Windows in a batch.", ["model"], buckets=(1, 2, 4, 8, 16), registry=r
         )
-        self.queue_depth = Gauge(
-            "sayso_queue_depth", "Recordings waiting to be embedded.", ["model"], registry=r
-        )
+        self.queue_depth = Gauge("sayso_queue_depth", "Recordings waiting for a core or a batch.", registry=r)
+        self.places = Gauge("sayso_places", "Recordings that may be admitted at once.", registry=r)
         self.held_bytes = Gauge("sayso_held_bytes", "Bytes of request bodies held.", registry=r)
         self.in_flight = Gauge("sayso_in_flight", "Recordings being worked on.", registry=r)
         self.streams = Gauge("sayso_streams", "Streams open.", registry=r)

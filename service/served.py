@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from enroll.decision import (
     FalseMatchCurve,
@@ -92,7 +91,6 @@ def load_models(settings: Settings, metrics: Metrics) -> dict[str, ServedModel]:
                 raise ModelError(f"{path.name} has a calibration that cannot be used: {error}") from error
             info = (name, embedder.card.architecture, embedder.sha256, embedder.provider)
             metrics.model_info.labels(*info).set(1)
-            metrics.queue_depth.labels(name).set_function(partial(getattr, embedder, "queue_depth"))
     except Exception:
         for model in served.values():
             model.embedder.close()

@@ -42,10 +42,10 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="The model that answers when a call names none; the first served one if unset."
     )
-    provider: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where models run; `cuda` refuses to start where CUDA does not work."
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="Where models run; `cuda` and `tensorrt` refuse to start where they do not work."
     )
-    threads: int = Field(0, ge=0, description="CPU threads a model may use for one batch; 0 means all cores.")
+    threads: int = Field(0, ge=0, description="CPU threads for a request that is alone; 0 means all cores.")
 
     tls_cert: Path | None = Field(None, description="Certificate chain (PEM) to serve HTTPS with.")
     tls_key: Path | None = Field(None, description="The certificate's private key (PEM).")
@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(25 * 2**20, ge=1024, description="Largest request body.")
     max_audio_s: float = Field(300.0, gt=0, description="Longest recording in seconds.")
     max_concurrency: int = Field(
-        32, ge=1, description="Recordings worked on at once; further requests are answered 429."
+        0, ge=0, description="Recordings admitted at once; beyond it 429. 0 means 8 for each core."
     )
 
     max_streams: int = Field(32, ge=1, description="Streams open at once; further ones are refused with 429.")

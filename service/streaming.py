@@ -34,6 +34,7 @@ from service.engine import Call, Engine
 from service.errors import ServiceError
 from service.schemas import EnrollmentAdded, Identification, Verification
 from service.uploads import MAX_NAME
+from service.work import Admission
 
 log = structlog.get_logger()
 router = APIRouter()
@@ -200,9 +201,9 @@ def _identify(engine: Engine, start: Start, model: str, call: Call, recording: R
 async def _refine(socket: WebSocket, listening: _Stream, decide: Callable[[Call, Recording], Result]) -> None:
     """A decision on what was heard so far; on a busy service it is put off to the next audio."""
     try:
-        with socket.app.state.admission:
-            call, recording = listening.call(), listening.live.recording()
-            result = await run_in_threadpool(decide, call, recording)
+        admission: Admission = socket.app.state.admission
+        admission.check()  # before the copy that is worked on is made
+        result = await admission.run(decide, listening.call(), listening.live.recording())
     except (Overloaded, RuntimeFault) as error:
         if isinstance(error, Overloaded) or getattr(error, "required_speech_s", None):
             return  # too noisy or clipped so far, or short by a frame: what follows may be better
@@ -213,13 +214,14 @@ async def _refine(socket: WebSocket, listening: _Stream, decide: Callable[[Call,
 
 async def _finish(socket: WebSocket, listening: _Stream, ended: str) -> None:
     """The answer to the whole of it, which is the one that a posted recording would get."""
-    with socket.app.state.admission:
-        call, recording = listening.call(), listening.live.recording()
-        if listening.decide is not None:
-            result: Result = await run_in_threadpool(listening.decide, call, recording)
-        else:
-            enroll = listening.engine.enroll
-            result = await run_in_threadpool(enroll, call, listening.start.speaker_id or "", recording)
+    admission: Admission = socket.app.state.admission
+    admission.check()
+    call, recording = listening.call(), listening.live.recording()
+    if listening.decide is not None:
+        result: Result = await admission.run(listening.decide, call, recording)
+    else:
+        enroll = listening.engine.enroll
+        result = await admission.run(enroll, call, listening.start.speaker_id or "", recording)
     await _send(socket, listening, result, final=True, ended=ended)
 
 

@@ -1,7 +1,9 @@
-"""Hands a request to the engine on a worker thread, if there is room for it."""
+"""Hands a request to the engine on a worker thread, if there is room for it and when it is its turn."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
@@ -10,7 +12,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from enroll.keys import ApiKey
-from runtime.errors import Overloaded
+from runtime.errors import Overloaded, TookTooLong
 from service.engine import Call, Engine
 
 P = ParamSpec("P")
@@ -18,10 +20,15 @@ R = TypeVar("R")
 
 
 class Admission:
-    """Counts what is being worked on; only touched from the event loop, so it needs no lock."""
+    """Counts what was admitted; only touched from the event loop, so it needs no lock.
 
-    def __init__(self, limit: int, what: str = "recordings are being worked on") -> None:
-        self.limit, self.what, self.taken = limit, what, 0
+    Of those `turns` are worked on at a time, first come, first served (0: all of them): as many as the cores
+    can do. More at once would only take the cores from each other, and finish later.
+    """
+
+    def __init__(self, limit: int, what: str = "recordings are being worked on", turns: int = 0) -> None:
+        self.limit, self.what, self.taken, self.waiting = limit, what, 0, 0
+        self._turns = asyncio.Semaphore(turns or limit)
 
     def check(self) -> None:
         """Raise `Overloaded` when all places are taken."""
@@ -34,6 +41,26 @@ class Admission:
 
     def __exit__(self, *exc: object) -> None:
         self.taken -= 1
+
+    async def run(
+        self, do: Callable[Concatenate[Call, P], R], call: Call, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Admit a call, wait for its turn, do it on a thread; raises `Overloaded` or `TookTooLong`."""
+        with self:
+            self.waiting += 1
+            try:
+                async with asyncio.timeout(call.left_s()):
+                    await self._turns.acquire()
+            except TimeoutError:
+                raise TookTooLong("the recording waited too long for its turn: try again shortly") from None
+            finally:
+                self.waiting -= 1
+            try:
+                call.alone = self.taken == 1
+                call.add("queue", time.perf_counter() - call.started)
+                return await run_in_threadpool(do, call, *args, **kwargs)
+            finally:
+                self._turns.release()
 
 
 def engine_of(request: Request) -> Engine:
@@ -48,6 +75,7 @@ async def work(
     """Run one of the engine's methods for the caller; raises `Overloaded` when all places are taken."""
     # A retry is its first try over again; only a route that holds a key to one request can tell.
     attempt = getattr(request.state, "attempt", None) or uuid.uuid4().hex
-    with request.app.state.admission:
-        call = Call.of(key, request.state.request_id, engine_of(request).settings, attempt)
-        return await run_in_threadpool(do, call, *args, **kwargs)
+    call = Call.of(key, request.state.request_id, engine_of(request).settings, attempt)
+    call.departed = getattr(request.state, "departed", call.departed)
+    admission: Admission = request.app.state.admission
+    return await admission.run(do, call, *args, **kwargs)

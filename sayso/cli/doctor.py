@@ -121,7 +121,7 @@ def _provider(chosen: Settings) -> Iterator[Finding]:
     if len(installed) > 1:
         fix = "pip uninstall onnxruntime onnxruntime-gpu, then install Sayso again"
         yield Finding("provider", "broken", "onnxruntime and onnxruntime-gpu overwrite each other", fix)
-    elif chosen.provider == "cuda" and not (driver and cuda):
+    elif chosen.provider in ("cuda", "tensorrt") and not (driver and cuda):
         fix = "make nvidia-smi work here and pip install '.[cuda]', or SAYSO_PROVIDER=cpu"
         yield Finding("provider", "broken", told, fix)
     else:

@@ -57,6 +57,9 @@ def test_the_network_is_held_against_the_peak_and_the_front_end_apart(found: Lat
         assert floor > 0.3  # nothing runs much under its own multiplies
     assert found.facts["baseline"].macs > found.facts["nested"].macs
     assert all(0 < (facts.eer or 0) < 0.5 for facts in found.facts.values())
+    for facts in found.facts.values():
+        one, many = facts.memory_mb.values()
+        assert 1 < one < many  # the windows' feature maps are held beside the weights
 
 
 def test_the_table_and_its_json_hold_every_row(found: Latency) -> None:

@@ -41,16 +41,23 @@ def test_a_refused_call_is_an_error() -> None:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="server and callers need a core each")
 def test_arrivals_are_served_or_refused_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "SHARES", (0.2,))
+    monkeypatch.setattr(load, "RISING", (0.2,))
     monkeypatch.setattr(load, "_PERIOD_S", 1.0)
     monkeypatch.setattr(load, "_BARE_S", 1.0)
     found = load.measure("nested", NESTED, "cpu", 3.0)
-    (step,) = found.steps
+    (step,) = found.rising
     assert found.bare > 0
     assert step.served > 0
     assert step.statuses.keys() <= {200, 429}
     assert step.sent == pytest.approx(step.rate, rel=0.7)
-    assert f"bare loop: {found.bare:.1f}" in load.table(found)
+    assert found.saturation == step.served
+    assert found.over.rate == pytest.approx(load.OVER * step.served, rel=0.01)
+    facts, text = found.to_dict(), load.table(found)
+    assert facts["saturation_over_bare"] == pytest.approx(step.served / found.bare, abs=0.001)
+    assert facts["over"]["refused"] == found.over.refused
+    assert f"bare loop {found.bare:.1f}" in text
+    assert "200 and 429 only" in text
+    assert text.count("\n| ") == 1 + 3
 
 
 def test_recordings_are_of_the_rate_and_length_asked_for() -> None:

@@ -87,6 +87,38 @@ def test_a_lone_caller_waits_for_no_company(model: Model, start: Callable[..., B
     assert batched.queue_s < 5
 
 
+def test_only_who_had_company_waits_for_more(model: Model, start: Callable[..., Batcher]) -> None:
+    batcher = start(wait_s=SECONDS, max_batch=3)
+    assert batcher.submit(item(1.0)).result(5).vectors.tolist() == [[1.0, 1.0]]  # alone: at once
+    assert model.entered.acquire(timeout=SECONDS)
+    first = held(model, batcher)
+    pair = [batcher.submit(item(float(i))) for i in (1, 2)]
+    model.open.set()
+    assert [future.result(5).vectors[0, 0] for future in pair] == [1.0, 2.0]
+    late = [batcher.submit(item(3.0))]  # waits for company, until the batch is full
+    time.sleep(0.05)
+    assert not late[0].done()
+    late += [batcher.submit(item(float(i))) for i in (4, 5)]
+    assert [future.result(5).vectors[0, 0] for future in late] == [3.0, 4.0, 5.0]
+    assert first.result(0).vectors.tolist() == [[0.0, 0.0]]
+    assert model.batches == [1, 1, 2, 3]
+
+
+def test_preparation_runs_on_the_thread_of_the_batches_and_its_failure_is_told() -> None:
+    threads: list[threading.Thread] = []
+
+    def run(windows: np.ndarray) -> np.ndarray:
+        threads.append(threading.current_thread())
+        return windows[:, :2]
+
+    batcher = Batcher(run, prepare=lambda: threads.append(threading.current_thread()))
+    batcher.submit(item(1.0)).result(SECONDS)
+    batcher.close()
+    assert threads[0] is threads[1] is not threading.current_thread()
+    with pytest.raises(ZeroDivisionError):
+        Batcher(run, prepare=lambda: 1 / 0)
+
+
 def test_no_batch_is_larger_than_the_limit(model: Model, start: Callable[..., Batcher]) -> None:
     observed: list[int] = []
     batcher = start(max_batch=4, observe=observed.append)

@@ -78,6 +78,16 @@ def test_many_callers_get_what_each_would_alone(embedder: Embedder) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
+def test_beside_others_each_takes_one_thread_and_gets_the_same(model_path: Path) -> None:
+    speech = synthetic_voice(7.0)
+    with Embedder(model_path, provider="cpu", threads=2) as embedder:
+        assert embedder._wide is not embedder._narrow
+        alone, beside = (embedder.embed(speech, alone=alone).vector for alone in (True, False))
+        np.testing.assert_allclose(alone, beside, atol=1e-6)
+    with Embedder(model_path, provider="cpu", threads=1) as embedder:
+        assert embedder._wide is embedder._narrow
+
+
 def test_poison_fails_alone(embedder: Embedder) -> None:
     poison = np.full(48_000, np.nan, np.float32)
     with pytest.raises(EmbeddingFailed, match="not finite"):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -223,17 +224,25 @@ def test_a_body_is_held_to_size_and_time(parts: list[bytes], headers: dict[str, 
 
 
 def test_work_ends_when_its_time_is_over(make_service: Any) -> None:
-    service = make_service(request_timeout_s=0.3)
-    assert service.post("/v1/embeddings", content=voice_of("ann", 1, 2)).status_code in (200, 503)
-    batcher = service.engine.models["baseline"].embedder._batcher
-    go, run = threading.Event(), batcher._run
-    batcher._run = lambda windows: go.wait(30) and run(windows)
-    answers = [service.post("/v1/embeddings", content=voice_of("ann", 1, 2)) for _ in range(3)]
-    for answer in answers:
+    """Whoever waits for a turn too long is told so, and whoever gets one too late is not begun."""
+    service = make_service(request_timeout_s=1.0, max_concurrency=2)
+    engine, go, held = service.engine, threading.Event(), threading.Semaphore(0)
+    detect = engine.detector.detect
+
+    def slow(recording: Any) -> Any:
+        held.release()
+        return go.wait(30) and detect(recording)
+
+    engine.detector.detect = slow
+    service.client.app.state.admission._turns = asyncio.Semaphore(1)
+    with ThreadPoolExecutor(1) as pool:
+        stuck = pool.submit(service.post, "/v1/embeddings", content=voice_of("ann", 1, 2))
+        assert held.acquire(timeout=30)
+        answer = service.post("/v1/embeddings", content=voice_of("ann", 1, 2))
         assert refused(answer) == (503, "took_too_long")
         assert int(answer.headers["retry-after"]) >= 1
-    assert batcher.depth <= 2
-    go.set()
+        go.set()
+        assert refused(stuck.result()) == (503, "took_too_long")
     assert service.client.app.state.admission.taken == 0
 
 

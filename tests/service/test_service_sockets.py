@@ -297,3 +297,14 @@ def test_https(tmp_path: Path) -> None:
                 old.wrap_socket(plain)
     finally:
         server.close()
+
+
+def test_nobody_is_worked_for_who_has_gone(server: Server) -> None:
+    long = voice_of("ann", 1, 40)
+    asked = "POST /v1/embeddings"
+    for _ in range(12):
+        with connect(server) as made:
+            made.sendall(head(server, asked, f"Content-Length: {len(long)}") + long)
+    eventually(lambda: b"sayso_in_flight 0.0" in server.client.get("/metrics").content)
+    text = server.client.get("/metrics").text
+    assert 'sayso_requests_total{method="POST",route="/v1/embeddings",status="499"}' in text

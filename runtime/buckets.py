@@ -1,0 +1,101 @@
+"""Batches on CUDA: in few sizes, each with buffers of its own on the device and a captured CUDA graph.
+
+A graph replays all kernels of a pass with one launch, into the addresses that it was captured with. So a
+batch is padded to the next size with silence, copied into that size's buffers, and what the silence gives is
+dropped. See "CUDA graphs" in ONNX Runtime's documentation of its CUDA provider; a graph belongs to the thread
+that captured it. None of this has run on a GPU yet: every size is checked against a plain run at the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from runtime.audio import SAMPLE_RATE, Samples
+from runtime.errors import ProviderError
+from runtime.synthesis import synthetic_voice
+
+SIZES = (1, 2, 4, 8, 16)
+_CAPTURING_RUNS = 3  # the first ones allocate and capture, later ones replay
+_LEAST_COSINE = 0.9999
+
+
+def run_options(graph: int) -> ort.RunOptions:
+    """Options of a run that captures or replays the CUDA graph of this number, -1 for none; 0 is reserved."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(graph))
+    return options
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """One size: its input `[size, window]` on the host and on the device, and what runs it."""
+
+    host: Samples
+    device: Any
+    binding: Any
+    options: Any
+
+
+class Buckets:
+    """Runs `[n, samples]`, n at most 16, on a session of the CUDA or TensorRT provider.
+
+    Windows of `window` samples take the captured sizes; shorter ones are padded to a size and run plainly.
+    Only for the thread that made it. Raises `ProviderError` when a size does not give what a plain run does.
+    """
+
+    def __init__(self, session: ort.InferenceSession, window: int, device: str = "cuda") -> None:
+        self._session, self._window = session, window
+        self._plain_options = run_options(-1)
+        dim = self._plain(np.zeros((1, window), np.float32)).shape[1]
+        self._sizes = {size: self._bind(size, dim, device) for size in SIZES}
+        for size in SIZES:
+            self._check(size)
+
+    def run(self, waveforms: Samples) -> NDArray[np.float32]:
+        """Embed `[n, samples]`; the answer is the caller's own."""
+        count, samples = waveforms.shape
+        size = next(size for size in SIZES if size >= count)
+        if samples != self._window:
+            padded = np.zeros((size, samples), np.float32)
+            padded[:count] = waveforms
+            return self._plain(padded)[:count]
+        bound = self._sizes[size]
+        bound.host[:count], bound.host[count:] = waveforms, 0.0
+        bound.device.update_inplace(bound.host)
+        self._session.run_with_iobinding(bound.binding, bound.options)
+        found: NDArray[np.float32] = bound.binding.copy_outputs_to_cpu()[0]
+        return found[:count].copy()
+
+    def _plain(self, waveforms: Samples) -> NDArray[np.float32]:
+        feed = {"waveform": waveforms}
+        found: NDArray[np.float32] = self._session.run(["embedding"], feed, self._plain_options)[0]
+        return found
+
+    def _bind(self, size: int, dim: int, device: str) -> _Bound:
+        shape = (size, self._window)
+        given = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, device, 0)
+        made = ort.OrtValue.ortvalue_from_shape_and_type((size, dim), np.float32, device, 0)
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input("waveform", given)
+        binding.bind_ortvalue_output("embedding", made)
+        return _Bound(np.zeros(shape, np.float32), given, binding, run_options(size))
+
+    def _check(self, size: int) -> None:
+        """Other input at each run: a graph that holds on to the first shows here and nowhere else."""
+        for turn in range(_CAPTURING_RUNS):
+            voice = synthetic_voice(self._window / SAMPLE_RATE, pitch_hz=90.0 + 60.0 * turn, seed=turn)
+            voice = np.resize(voice, self._window)
+            given = np.stack([np.roll(voice, row * self._window // size) for row in range(size)])
+            found, expected = self.run(given), self._plain(given)
+            lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+            cosine = float(((found * expected).sum(axis=1) / lengths).min())
+            if not cosine >= _LEAST_COSINE:  # NaN too
+                raise ProviderError(
+                    f"batches of {size} on CUDA give other vectors than they should (cosine {cosine:.4f}): "
+                    "set SAYSO_PROVIDER=cpu and report it"
+                )
