@@ -56,7 +56,7 @@ def export(
         typer.Option(help="fp16 is for CUDA, int8 for CPUs; written only if vectors stay close to fp32's."),
     ] = "fp32",
     trials: Annotated[
-        Path | None, typer.Option(help="Also hold the EER on this trial list to fp32's.")
+        Path | None, typer.Option(help="With fp16 or int8: the trials on which EER is held to fp32's.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="The folder its paths are relative to.")] = None,
     int16_scale: Annotated[
@@ -74,8 +74,10 @@ def export(
     except ImportError as error:
         raise ModelError("export needs PyTorch: install Sayso with pip install '.[train]'") from error
 
-    if (trials is None) != (root is None) or (trials and precision == "fp32"):
-        raise typer.BadParameter("give --trials and --root together, with --precision fp16 or int8")
+    if precision == "fp32" and (trials or root):
+        raise typer.BadParameter("--trials and --root belong to --precision fp16 or int8")
+    if precision != "fp32" and not (trials and root):
+        raise typer.BadParameter(f"{precision} is held to fp32's EER: give --trials LIST and --root FOLDER")
     made = checkpoint.suffix == ".onnx" and precision != "fp32"
     if made and (int16_scale or linear_input):
         raise typer.BadParameter("a model file has its front-end inside: leave the front-end flags out")

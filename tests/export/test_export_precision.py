@@ -260,11 +260,11 @@ def test_the_command_takes_a_checkpoint_or_a_model(
     shown = CliRunner().invoke(app, ["inspect", str(first)])
     assert "precision     int8, cosine to fp32" in shown.output
     assert "ranges set on 5 recordings" in shown.output
-    for wrong in (["--trials", str(trials)], ["--root", str(recordings)]):
+    for wrong in (["--trials", str(trials)], ["--root", str(recordings)], []):
         told = CliRunner().invoke(
             app, ["export", str(model), "-o", str(tmp_path / "x.onnx"), *common, *wrong]
         )
         assert told.exit_code == 2
-    flagged = ["export", str(model), "-o", str(tmp_path / "x.onnx"), *common, "--int16-scale"]
+    flagged = ["export", str(model), "-o", str(tmp_path / "x.onnx"), *common, *scored, "--int16-scale"]
     assert CliRunner().invoke(app, flagged).exit_code == 2
     assert not (tmp_path / "x.onnx").exists()
