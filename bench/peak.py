@@ -9,13 +9,13 @@ import time
 
 import numpy as np
 
-_SIZE = 768  # three matrices of 2.4 MB: the product is bound by arithmetic, not by memory
-_ROUNDS = 20
+_SIZES = (256, 384, 512, 768)  # bound by arithmetic, not by memory; small ones fit between interruptions
+_ROUNDS = 30
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 
 
 def core_peak() -> float:
-    """Multiply-accumulates a second of a square fp32 matrix product on one thread, the best of 20.
+    """Multiply-accumulates a second of square fp32 matrix products on one thread, the best of 120.
 
     In a process of its own: a BLAS library takes its number of threads when it is loaded.
     """
@@ -30,14 +30,15 @@ def core_peak() -> float:
 
 
 def _measure() -> float:
-    a = np.random.default_rng(0).standard_normal((_SIZE, _SIZE)).astype(np.float32)
-    out = np.empty_like(a)
-    best = np.inf
-    for _ in range(_ROUNDS):
-        started = time.perf_counter()
-        np.matmul(a, a, out=out)
-        best = min(best, time.perf_counter() - started)
-    return _SIZE**3 / best
+    rng, best = np.random.default_rng(0), 0.0
+    for size in _SIZES:
+        a = rng.standard_normal((size, size)).astype(np.float32)
+        out = np.empty_like(a)
+        for _ in range(_ROUNDS):
+            started = time.perf_counter()
+            np.matmul(a, a, out=out)
+            best = max(best, size**3 / (time.perf_counter() - started))
+    return best
 
 
 if __name__ == "__main__":
