@@ -31,8 +31,9 @@ class SpeakerIndex:
 
     def warm(self) -> None:
         """Build the index of every tenant and model now; a short list follows while it is already used."""
-        for tenant, model_sha256 in sorted(self._feed.templated()):
-            self._mirror(tenant, model_sha256).catch_up()
+        with self._building:  # what a start waits for comes first
+            for tenant, model_sha256 in sorted(self._feed.templated()):
+                self._mirror(tenant, model_sha256).catch_up()
 
     def search(
         self,

@@ -131,6 +131,7 @@ class Mirror:
                 sample = self._sample(table)
                 if sample is not None:
                     shortlist = Shortlist(sample)
+                    del sample
                     while not self._advance(table, shortlist):
                         pass
         finally:

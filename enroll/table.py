@@ -11,7 +11,7 @@ from enroll.matrix import Matrix
 from enroll.shortlist import Shortlist
 from enroll.types import Candidate, Vector, Vectors
 
-SHORT = 500  # speakers on a short list
+SHORT = 1000  # speakers on a short list
 _MOST_WANTED = 100  # beyond, a short list holds too few to choose from
 _ROUNDING = 1e-5  # more than FAISS's float32 sums can be off
 _AT_ONCE = 16_384  # rows gathered at a time
