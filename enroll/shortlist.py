@@ -63,11 +63,11 @@ class Shortlist:
         self._codes.ntotal2 = -(-last // self._packer.nvec) * self._packer.nvec  # type: ignore[attr-defined]
 
     def nearest(self, query: Vector, count: int) -> npt.NDArray[np.int64]:
-        """Return the slots of about the `count` nearest, of at least as many there are."""
+        """Return the slots of the `count` nearest by their codes, or of all where there are fewer."""
         faiss.omp_set_num_threads(1)
         _, slots = self._codes.search((query @ self._projection)[np.newaxis], count)
         found: npt.NDArray[np.int64] = slots[0]
-        return found
+        return found[found >= 0]  # FAISS fills up with -1
 
     def strangers(self, start: int, vectors: Vectors) -> int:
         """Count the slots from `start` on whose codes are not those of these vectors `[n, dim]`."""

@@ -77,6 +77,13 @@ def test_a_narrowed_search_and_a_long_one_are_exact() -> None:
     assert made.search(query, 1, half)[0] == filled(made.vectors.rows[:1500]).search(query, 1, None)[0]
 
 
+def test_nobody_is_on_the_list_twice() -> None:
+    """Where there are fewer speakers than places on it, the last one once filled the rest."""
+    made = with_short_list(voices(100))
+    found, _ = made.search(made.vectors.rows[99], 5, None)
+    assert [(-c.score, c.speaker_id) for c in found] == exact(made.vectors.rows[99], made, 5)
+
+
 def test_equal_scores_come_by_id() -> None:
     vectors = voices(2000)
     vectors[[1500, 3, 700, 40]] = vectors[1999]
