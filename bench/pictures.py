@@ -1,4 +1,4 @@
-"""The latency table as a picture, the study's figures drawn through it."""
+"""The latency table as a picture, the study's figures drawn through it; and the search table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.latency import WINDOW_S, Latency
 from bench.path import Served
+from bench.search import Found
 from bench.timing import Spread
 from evaluate.plots import COLOURS, GREY
 from service.metrics import STUDY_SECONDS
@@ -55,4 +56,25 @@ def draw_latency(found: Latency, served: Served, peers: Mapping[str, Spread], pi
     axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
     axes.invert_yaxis()
     axes.set_xlabel("ms for 3 s of speech, one thread: median, and line to the 95th percentile")
+    figure.savefig(picture, dpi=160)
+
+
+def draw_search(found: Found, picture: Path) -> None:
+    """Medians by the number of speakers in one tenant, with lines to the 95th percentile."""
+    rows = [row for row in found.rows if row.tenants == 1]
+    sizes = [row.speakers for row in rows]
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    for name, times, colour in (
+        ("every speaker compared", [row.exact for row in rows], GREY),
+        ("as served", [row.search for row in rows], COLOURS[0]),
+    ):
+        axes.plot(sizes, [time.p50 for time in times], color=colour, marker="o", label=name)
+        axes.vlines(sizes, [t.p50 for t in times], [t.p95 for t in times], color=colour, linewidth=1.2)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("speakers in the tenant")
+    axes.set_ylabel("ms a search, one thread: median, and line to the 95th percentile")
+    axes.legend(frameon=False)
     figure.savefig(picture, dpi=160)

@@ -89,12 +89,7 @@ class ServerProcess:
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that the process holds now; 0 where the system does not tell (it is read from /proc)."""
-        try:
-            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        except OSError:
-            return 0
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes(self.process.pid)
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +107,15 @@ class ServerProcess:
             self.process.kill()
             self.process.wait()
         self._folder.cleanup()
+
+
+def resident_bytes(process: int | str) -> int:
+    """Memory that a process (or `self`) holds now; 0 where the system does not tell (it is in /proc)."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Connection:

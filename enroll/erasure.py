@@ -10,6 +10,8 @@ from enroll import clock, rows, templates
 from enroll.idempotency import forget_answers
 from enroll.vault import Keychain
 
+_KNOWN_DEPARTURES = 100_000  # revisions that an index may lag behind without being built anew
+
 
 def erase_speaker(keychain: Keychain, row: sqlite3.Row) -> None:
     """Remove a speaker with everything that names them; one who opted out stays opted out."""
@@ -18,8 +20,7 @@ def erase_speaker(keychain: Keychain, row: sqlite3.Row) -> None:
         keep_opted_out(keychain, tenant, row["id"])
     connection.execute("DELETE FROM speakers WHERE number = ?", (row["number"],))
     forget_answers(connection, tenant, row["id"])
-    revision = rows.next_revision(connection, tenant)
-    connection.execute("UPDATE tenants SET deleted_revision = ? WHERE tenant = ?", (revision, tenant))
+    _note_departure(connection, tenant, row["number"])
     note_erasure(connection, "speaker", row["number"])
 
 
@@ -66,6 +67,18 @@ def has_opted_out(keychain: Keychain, tenant: str, speaker_id: str) -> bool:
         (tenant, keychain.known_pseudonym(tenant, speaker_id)),
     )
     return found.fetchone() is not None
+
+
+def _note_departure(connection: sqlite3.Connection, tenant: str, number: int) -> None:
+    """Tell the indexes, which look for what changed since their revision; what is older is forgotten."""
+    revision = rows.next_revision(connection, tenant)
+    forgotten = revision - _KNOWN_DEPARTURES
+    connection.execute("INSERT INTO departures VALUES (?, ?, ?)", (tenant, revision, number))
+    connection.execute("DELETE FROM departures WHERE tenant = ? AND revision <= ?", (tenant, forgotten))
+    connection.execute(
+        "UPDATE tenants SET deleted_revision = ?, departures_from = MAX(departures_from, ?) WHERE tenant = ?",
+        (revision, forgotten, tenant),
+    )
 
 
 def _now() -> str:

@@ -9,35 +9,32 @@ from enroll import clock
 from enroll.database import Database
 from enroll.errors import SpeakerNotFound
 from enroll.fields import is_id
+from enroll.matrix import Matrix
 from enroll.rows import LIVING
 from enroll.templates import read_template
-from enroll.types import Vector
-from enroll.vault import Keychain, Vault
+from enroll.vault import Vault
+
+_AT_ONCE = 1024  # vectors that are joined before they are copied into place
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """A speaker as a copy holds them: the vector is None when they cannot be compared now.
-
-    After `expires_at` the copy has to leave them out by itself: that changes no revision.
-    """
-
-    id: str
-    vector: Vector | None
-    expires_at: str | None
-
-
-@dataclass(frozen=True)
 class Changes:
     """What happened to one tenant's templates of one model, up to `revision`.
 
-    `changed` has each speaker touched since, by number. `numbers` holds all of the tenant's speakers if any
-    was deleted.
+    When it is `whole` it replaces all that a copy holds. Otherwise the copy first lets go of the speakers
+    `touched` since, by number, and then takes in those of them who can be compared now: `numbers`, `ids` and
+    `vectors` `[n, dim]`, row by row.
+
+    After the moment in `expiries` the copy has to leave a speaker out by itself: that changes no revision.
     """
 
     revision: int
-    changed: dict[int, Entry]
-    numbers: frozenset[int] | None
+    whole: bool
+    touched: set[int]
+    numbers: list[int]
+    ids: list[str]
+    vectors: Matrix
+    expiries: dict[int, str]
 
 
 class TemplateFeed:
@@ -50,28 +47,25 @@ class TemplateFeed:
     def since(self, tenant: str, model_sha256: str, revision: int) -> Changes | None:
         """Return what a copy made at `revision` must take over, or None when it is current.
 
-        A revision the tenant never reached (-1 for a new copy, or a file put back from a backup) is told
-        everything.
+        A revision the tenant never reached (-1 for a new copy, or a file put back from a backup), or that
+        is too long ago for the deletions since to be known, is told everything.
         """
         with self._database.read() as connection:
-            tenant_row = connection.execute("SELECT * FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
-            current, deleted = (
-                (tenant_row["revision"], tenant_row["deleted_revision"]) if tenant_row else (0, 0)
-            )
+            tenant_row = connection.execute(
+                "SELECT revision, departures_from FROM tenants WHERE tenant = ?", (tenant,)
+            ).fetchone()
+            current, known_from = tuple(tenant_row) if tenant_row else (0, 0)
             if revision == current:
                 return None
-            start = revision if 0 <= revision < current else 0
-            rows = connection.execute(
-                "SELECT number, id, opted_out, expires_at, templates.net_speech_s AS speech, sealed"
-                " FROM speakers LEFT JOIN templates ON speaker = number AND model_sha256 = ?"
-                " WHERE tenant = ? AND revision > ?",
-                (model_sha256, tenant, start),
-            ).fetchall()
-            everyone = start == 0 or deleted > start
-            numbers = _all(connection, tenant) if everyone else None
-            keychain = self._vault.keychain(connection)
-            changed = {row["number"]: self._entry(keychain, row, model_sha256) for row in rows}
-        return Changes(current, changed, numbers)
+            whole = not known_from <= revision < current
+            changes = Changes(current, whole, set(), [], [], Matrix(), {})
+            if not whole:
+                gone = connection.execute(
+                    "SELECT number FROM departures WHERE tenant = ? AND revision > ?", (tenant, revision)
+                )
+                changes.touched.update(row["number"] for row in gone)
+            self._read(connection, changes, tenant, model_sha256, 0 if whole else revision)
+        return changes
 
     def templated(self) -> set[tuple[str, str]]:
         """Return every (tenant, model sha256) that has templates."""
@@ -92,12 +86,36 @@ class TemplateFeed:
             listed = _listed(connection, tenant, among)
             return listed if group is None else listed & _in_group(connection, tenant, group)
 
-    def _entry(self, keychain: Keychain, row: sqlite3.Row, model_sha256: str) -> Entry:
-        enough = row["speech"] is not None and row["speech"] >= self._required_speech_s
-        vector = None
-        if enough and not row["opted_out"] and not has_passed(row["expires_at"]):
-            vector = read_template(keychain, row["number"], model_sha256, row["sealed"])
-        return Entry(row["id"], vector, row["expires_at"])
+    def _read(
+        self, connection: sqlite3.Connection, changes: Changes, tenant: str, model_sha256: str, start: int
+    ) -> None:
+        """Read the speakers changed after a revision; each vector is opened and forgotten row by row."""
+        keychain = self._vault.keychain(connection)
+        cursor = connection.cursor()
+        cursor.row_factory = None  # plain tuples: a tenant may have a million rows
+        cursor.execute(
+            "SELECT number, id, expires_at, CASE WHEN NOT opted_out AND templates.net_speech_s >= ?"
+            f" AND {LIVING} THEN sealed END"
+            " FROM speakers LEFT JOIN templates ON speaker = number AND model_sha256 = ?"
+            " WHERE tenant = ? AND revision > ?",
+            (self._required_speech_s, clock.stamp(clock.now()), model_sha256, tenant, start),
+        )
+        opened = []
+        for number, speaker_id, expires_at, sealed in cursor:
+            if not changes.whole:
+                changes.touched.add(number)
+            if sealed is None:
+                continue
+            opened.append(read_template(keychain, number, model_sha256, sealed))
+            changes.numbers.append(number)
+            changes.ids.append(speaker_id)
+            if expires_at is not None:
+                changes.expiries[number] = expires_at
+            if len(opened) == _AT_ONCE:
+                changes.vectors.append(opened)
+                opened = []
+        if opened:
+            changes.vectors.append(opened)
 
 
 def has_passed(expires_at: str | None) -> bool:

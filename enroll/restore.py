@@ -174,7 +174,8 @@ def _replace(connection: sqlite3.Connection) -> None:
         " ON CONFLICT DO UPDATE SET revision = MAX(tenants.revision, excluded.revision)"
     )
     connection.execute("UPDATE tenants SET revision = revision + 1")
-    connection.execute("UPDATE tenants SET deleted_revision = revision")
+    connection.execute("UPDATE tenants SET deleted_revision = revision, departures_from = revision")
+    connection.execute("DELETE FROM departures")
     connection.execute(
         "UPDATE speakers SET revision = (SELECT revision FROM tenants WHERE tenants.tenant = speakers.tenant)"
     )

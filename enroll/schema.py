@@ -173,4 +173,17 @@ _HEARD_BY_AGE = (
     "CREATE INDEX heard_by_age ON heard (at) WHERE call != 'enroll'",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _SEALING, _ATTEMPTS, _HEARD_BY_AGE)
+# Which speakers went, so that after a deletion an index of a million is not compared with the whole tenant.
+_DEPARTURES = (
+    """CREATE TABLE departures (
+        tenant TEXT NOT NULL,
+        revision INTEGER NOT NULL,          -- the tenant's, at the deletion
+        number INTEGER NOT NULL,
+        PRIMARY KEY (tenant, revision)
+    ) STRICT, WITHOUT ROWID""",
+    # departures after this revision are all known
+    "ALTER TABLE tenants ADD COLUMN departures_from INTEGER NOT NULL DEFAULT 0",
+    "UPDATE tenants SET departures_from = revision",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _SEALING, _ATTEMPTS, _HEARD_BY_AGE, _DEPARTURES)

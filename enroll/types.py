@@ -7,7 +7,8 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Vector = npt.NDArray[np.float32]
+Vector = npt.NDArray[np.float32]  # [dim]
+Vectors = npt.NDArray[np.float32]  # [n, dim]
 Status = Literal["enrolling", "enrolled", "opted_out"]
 Item = TypeVar("Item")
 

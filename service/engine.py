@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect
 
 from enroll.decision import decide_identify, decide_verify, score
-from enroll.errors import SpeakerOptedOut
+from enroll.errors import SpeakerOptedOut, StoreCorrupt
 from enroll.index import SpeakerIndex
 from enroll.keys import ApiKey
 from enroll.store import Store
@@ -140,6 +140,7 @@ class Engine:
         on_cpu = all(model.embedder.provider == CPU for model in self.models.values())
         # One more than cores: while one waits for the disk, another can work. CUDA wants full batches.
         self.turns = min(self.places, cores + 1) if on_cpu else self.places
+        self.damage: list[str] = []  # of the store's file, as far as somebody had it checked
         self.rates = RateLimits(settings.rate_limit, settings.rate_burst)
         self._checking, self._checked_at = threading.Lock(), -READY_FOR_S
 
@@ -337,6 +338,8 @@ class Engine:
 
         Raises what went wrong. The example is a synthetic voice: readiness needs nobody's recording.
         """
+        if self.damage:
+            raise StoreCorrupt(self.settings.store_path, self.damage[0])
         example = Recording(synthetic_voice(EXAMPLE_S), source_rate=16_000, clipping=0.0, warnings=())
         report, speech = self.detector.detect(example)
         QualityLimits(EXAMPLE_S / 4, -np.inf, 1.0).check(report)

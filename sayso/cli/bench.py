@@ -89,6 +89,36 @@ def load(
 
 
 @app.command()
+def search(
+    up_to: Annotated[int, typer.Option(min=1000, help="Speakers in the largest tenant.")] = 1_000_000,
+    queries: Annotated[
+        int, typer.Option(min=10, help="Searches of each size, half of them strangers.")
+    ] = 1000,
+    plot: Annotated[Path | None, typer.Option(help="Draw the medians into this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search among 1,000 to 1,000,000 made speakers in one tenant, and in 1,000 tenants; the service's start.
+
+    A million take 5 GB of memory, and as much in the folder for temporary files.
+    """
+    from bench.search import measure, table
+
+    if plot:
+        try:
+            from bench.pictures import draw_search
+        except ImportError as error:
+            raise ModelError("plots need matplotlib: install Sayso with pip install '.[plots]'") from error
+    with common.progress_bar() as bar:
+        task = bar.add_task("search", total=None)
+        found = measure(
+            up_to, queries, common.settings().models, lambda what: bar.update(task, description=what)
+        )
+    if plot:
+        draw_search(found, plot)
+    common.show(found.to_dict(), as_json, table(found))
+
+
+@app.command()
 def conditions(
     trials: Annotated[Path, typer.Option(help="A trial list: `1 a.wav b.wav` a line.")],
     root: Annotated[Path, typer.Option(help="The folder its paths are relative to.")],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from typing import Annotated
 
+import structlog
 import typer
 import uvicorn
 
-from enroll.errors import InvalidField, StoreCorrupt
+from enroll.errors import InvalidField, StoreUnavailable
 from enroll.keys import SCOPES, KeyRing
 from enroll.lock import only_server
 from sayso.cli import common
@@ -18,6 +21,9 @@ from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import Settings
 from service.streaming import MAX_MESSAGE_BYTES
+
+log = structlog.get_logger()
+_CHECK_S = 1.0  # that a start waits for the check of the file
 
 TENANT, ADMIN_LABEL = "default", "SAYSO_ADMIN_KEY"
 
@@ -56,11 +62,12 @@ def _serve(chosen: Settings) -> None:
         ws_ping_timeout=20.0 + chosen.request_timeout_s,
     )
     try:
-        if damage := engine.store.check():
-            raise StoreCorrupt(chosen.store_path, damage[0])
+        checking = threading.Thread(target=_check_file, args=(engine,), name="file check", daemon=True)
+        checking.start()
         engine.index.warm()
-        if differences := engine.index.check():
-            raise StoreCorrupt(chosen.store_path, differences[0])
+        # A large file takes longer to read than a start may. Until it is read, what is damaged in it gives
+        # errors, never wrong answers: every vector is sealed.
+        checking.join(_CHECK_S)
         engine.check()
         listening = config.bind_socket()  # before anything is promised
         _announce(engine, chosen, _first_key(engine.store.keys, chosen))
@@ -68,6 +75,14 @@ def _serve(chosen: Settings) -> None:
         engine.close()
         raise
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _check_file(engine: Engine) -> None:
+    """Read the whole file; damage makes the service not ready, whenever it is found."""
+    with suppress(StoreUnavailable):  # closed meanwhile
+        engine.damage = engine.store.check()
+    if engine.damage:
+        log.error("store_damaged", detail=engine.damage[0])
 
 
 def _first_key(keys: KeyRing, chosen: Settings) -> str | None:

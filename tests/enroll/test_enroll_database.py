@@ -143,7 +143,7 @@ def test_many_processes_may_create_it_at_once(path: Path) -> None:
 def test_a_write_that_raises_leaves_nothing(path: Path) -> None:
     def fail(database: Database) -> None:
         with database.write() as connection:
-            connection.execute("INSERT INTO tenants VALUES ('t', 1, 0, 0)")
+            connection.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('t', 1, 0)")
             raise KeyError
 
     with closing(Database(path)) as database:
@@ -157,13 +157,13 @@ def test_a_reader_sees_one_snapshot(path: Path) -> None:
     with closing(Database(path)) as database, database.read() as reader:
         assert reader.execute("SELECT COUNT(*) FROM tenants").fetchone()[0] == 0
         with database.write() as writer:
-            writer.execute("INSERT INTO tenants VALUES ('t', 1, 0, 0)")
+            writer.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('t', 1, 0)")
         assert reader.execute("SELECT COUNT(*) FROM tenants").fetchone()[0] == 0
 
 
 def test_readers_cannot_write(path: Path) -> None:
     with closing(Database(path)) as database, pytest.raises(StoreUnavailable), database.read() as reader:
-        reader.execute("INSERT INTO tenants VALUES ('t', 1, 0, 0)")
+        reader.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('t', 1, 0)")
 
 
 def test_a_writer_in_the_way_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,11 +184,11 @@ def test_a_purge_held_up_by_a_reader_is_made_up_for(path: Path) -> None:
         with database.read() as reader:
             reader.execute("SELECT COUNT(*) FROM tenants").fetchone()
             with database.write() as writer:
-                writer.execute("INSERT INTO tenants VALUES ('t', 1, 0, 0)")
+                writer.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('t', 1, 0)")
             database.purge()
             assert wal.stat().st_size > 0
         with database.write() as writer:
-            writer.execute("INSERT INTO tenants VALUES ('u', 1, 0, 0)")
+            writer.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('u', 1, 0)")
         assert wal.stat().st_size == 0
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, normalised, recording, unit
@@ -11,6 +10,7 @@ from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, normalised, recording
 from enroll.decision import score
 from enroll.errors import InvalidEmbedding, SpeakerNotFound
 from enroll.index import SpeakerIndex
+from enroll.matrix import Matrix
 from enroll.store import Store
 from enroll.types import Candidate
 
@@ -166,12 +166,16 @@ def test_check_names_what_is_out_of_step(store: Store, index: SpeakerIndex) -> N
     for seed in range(3):
         enrol(store, f"s{seed}", seed)
     index.warm()
-    mirror = index._mirror("t", MODEL)
-    number = next(number for number, name in mirror._names.items() if name == "s1")
-    mirror._names[number] = "stranger"
+    table = index._mirror("t", MODEL)._table
+    slot = table._ids.index("s1")
+    table._ids[slot] = "stranger"
     assert any("s1 is missing" in line for line in index.check())
-    del mirror._names[number]
-    assert any("3 vectors for 2 speakers" in line for line in index.check())
+    table._ids[slot] = "s1"
+    table.vectors.rows[slot] = unit(9)
+    assert index.check() == [f"tenant t, model {MODEL[:12]}: s1 has another template"]
+    table.vectors.rows[slot] = unit(1)
+    del table._slots[table._numbers[slot]]
+    assert any("2 numbers for 3 speakers" in line for line in index.check())
 
 
 def test_a_half_applied_change_is_made_good(
@@ -181,14 +185,14 @@ def test_a_half_applied_change_is_made_good(
     index.warm()
     enrol(store, "bob", 2)
 
-    add: Any = faiss.IndexIDMap2.add_with_ids
+    append: Any = Matrix.append
 
     def fail_late(*arguments: object) -> None:
-        add(*arguments)
+        append(*arguments)
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(faiss.IndexIDMap2, "add_with_ids", fail_late)
+        patched.setattr(Matrix, "append", fail_late)
         with pytest.raises(MemoryError):
             index.search("t", MODEL, unit(2), 1)
     assert sorted(found(index, 2)) == ["alice", "bob"]

@@ -9,9 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from process import Server
 from sounds import voice_of
+
+from enroll.store import Store
+from enroll.types import NewEnrollment
 
 TEN = 10
 
@@ -126,3 +130,16 @@ def test_real_speakers_from_enrolment_to_decision(server: Server, people: dict[s
     found = server.post("/v1/identify", people[newcomer][-1])
     assert found["searched"] == TEN
     assert found["candidates"][0]["speaker_id"] == newcomer
+
+
+def test_a_damaged_file_is_not_served(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "sayso.db"
+    with Store(path, 1.0) as store:
+        store.create_speaker("default", "ann")
+        new = NewEnrollment(2.0, 2.0, 20.0, 0.0, {"a" * 64: np.ones(1, np.float32)})
+        store.add_enrollment("default", "ann", new, "the-only-enrolment")  # no start reads it
+    whole = path.read_bytes()
+    page = whole.index(b"the-only-enrolment") // 4096 * 4096
+    path.write_bytes(whole[:page] + b"\xa5" * 4096 + whole[page + 4096 :])
+    with pytest.raises(AssertionError, match="is damaged"):
+        Server(tmp_path / "data")

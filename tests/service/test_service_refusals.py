@@ -290,6 +290,11 @@ def test_readiness_says_so_when_the_store_is_gone(service: Any) -> None:
     assert int(answer.headers["retry-after"]) > 0
 
 
+def test_readiness_says_so_when_the_file_is_damaged(service: Any) -> None:
+    service.engine.damage = ["page 3 is never used"]
+    assert_problem(service.get("/readyz", key=None), 503, "not_ready")
+
+
 def assert_problem(answer: Any, status: int, code: str) -> None:
     """One shape for every error."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text

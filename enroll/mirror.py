@@ -1,0 +1,180 @@
+"""One tenant's templates of one model in memory, kept in step with the store."""
+
+import threading
+
+import numpy as np
+
+from enroll.errors import InvalidEmbedding
+from enroll.feed import Changes, TemplateFeed, has_passed
+from enroll.shortlist import Shortlist
+from enroll.table import Table
+from enroll.types import Candidate, Vector, Vectors
+
+_SAMPLE = 65_536  # vectors that a short list is trained on
+_AT_ONCE = 2048  # rows copied, then encoded, while searches go on between
+_LAST = 64  # rows that are encoded while searches wait
+_GROWTH = 4  # a short list is trained anew in a tenant so many times larger
+
+
+class Mirror:
+    """Searches exactly, and by a short list from `approximate_from` speakers on. Thread-safe.
+
+    The short list is built in a thread, of which one at a time in `building` works; the searches until then
+    are exact. Ones who come and go meanwhile are found, and not found, at once.
+    """
+
+    _revision: int
+    _table: Table
+    _expiries: dict[int, str]  # of those in the table who will expire
+    _next_expiry: str | None
+    _built_for: int  # speakers there were when the last short list was begun
+
+    def __init__(
+        self,
+        feed: TemplateFeed,
+        tenant: str,
+        model_sha256: str,
+        approximate_from: int,
+        building: threading.Semaphore,
+    ) -> None:
+        self._feed, self._source = feed, (tenant, model_sha256)
+        self._approximate_from, self._building = approximate_from, building
+        self._lock = threading.Lock()
+        self._forget()
+
+    def catch_up(self) -> None:
+        with self._lock:
+            self._catch_up()
+
+    def search(self, query: Vector, k: int, allowed: frozenset[int] | None) -> tuple[list[Candidate], int]:
+        with self._lock:
+            self._catch_up()
+            dim = self._table.vectors.dim
+            if len(self._table) and query.size != dim:
+                raise InvalidEmbedding(f"This model's embeddings have {dim} dimensions, not {query.size}.")
+            return self._table.search(query, k, allowed)
+
+    def differences(self) -> list[str]:
+        """Compare with the whole store at one revision."""
+        with self._lock:
+            while True:
+                whole = self._feed.since(*self._source, -1)
+                self._catch_up()
+                if whole is not None and whole.revision == self._revision:
+                    return self._table.differences(whole.numbers, whole.ids, whole.vectors)
+
+    @property
+    def building(self) -> bool:
+        """Tell whether a short list is being built."""
+        return self._table.written is not None
+
+    @property
+    def bytes(self) -> int:
+        """Memory that vectors and codes take."""
+        with self._lock:
+            codes = self._table.shortlist
+            return self._table.vectors.bytes + (codes.bytes if codes else 0)
+
+    def _catch_up(self) -> None:
+        changes = self._feed.since(*self._source, self._revision)
+        expired = has_passed(self._next_expiry)
+        if changes is None and not expired:
+            return
+        try:
+            if changes is not None:
+                self._apply(changes)
+                self._revision = changes.revision
+            if expired:
+                for number in [n for n, moment in self._expiries.items() if has_passed(moment)]:
+                    self._remove(number)
+            self._next_expiry = min(self._expiries.values(), default=None)
+        except BaseException:
+            self._forget()  # half applied: start again from the store next time
+            raise
+        self._tend()
+
+    def _apply(self, changes: Changes) -> None:
+        if changes.whole:
+            self._forget()
+            self._table = Table(changes.numbers, changes.ids, changes.vectors)
+        else:
+            for number in changes.touched:
+                self._remove(number)
+            if changes.numbers:
+                self._table.add(changes.numbers, changes.ids, changes.vectors.rows)
+        self._expiries.update(changes.expiries)
+
+    def _remove(self, number: int) -> None:
+        self._table.remove(number)
+        self._expiries.pop(number, None)
+
+    def _forget(self) -> None:
+        self._revision = -1
+        self._table = Table()
+        self._expiries, self._next_expiry = {}, None
+        self._built_for = 0
+
+    def _tend(self) -> None:
+        """Begin a short list where the tenant has outgrown exact search, or the one there is."""
+        table = self._table
+        if len(table) < self._approximate_from // 2:
+            table.shortlist, self._built_for = None, 0
+        wanted = max(self._approximate_from, _GROWTH * self._built_for)
+        if len(table) >= wanted and table.written is None:
+            table.written, self._built_for = set(), len(table)
+            threading.Thread(target=self._build, args=(table,), name="short list", daemon=True).start()
+
+    def _build(self, table: Table) -> None:
+        """Train a short list and bring it in step with a table that goes on changing, then hand it over."""
+        try:
+            with self._building:
+                sample = self._sample(table)
+                if sample is not None:
+                    shortlist = Shortlist(sample)
+                    del sample
+                    while not self._advance(table, shortlist):
+                        pass
+        finally:
+            with self._lock:
+                table.written = None
+
+    def _sample(self, table: Table) -> Vectors | None:
+        """Copy vectors `[n, dim]` from all over the table; None when it is no longer the one in use."""
+        rng, parts = np.random.default_rng(0), []
+        with self._lock:
+            share = min(1.0, _SAMPLE / max(1, len(table)))
+        start = 0
+        while True:
+            with self._lock:
+                if table is not self._table or not len(table):
+                    return None
+                rows = table.vectors.rows[start : start + _AT_ONCE]
+                parts.append(rows[rng.random(len(rows)) < share])
+            start += _AT_ONCE
+            if len(rows) < _AT_ONCE:
+                return np.concatenate(parts)
+
+    def _advance(self, table: Table, shortlist: Shortlist) -> bool:
+        """Encode some of what is new since the last call; True when the short list is in use or given up."""
+        with self._lock:
+            if table is not self._table or table.written is None:
+                return True
+            while len(shortlist) > len(table):
+                shortlist.remove(len(shortlist) - 1)
+            known = len(shortlist)
+            again = [slot for slot in table.written if slot < known][:_AT_ONCE]
+            table.written = {slot for slot in table.written.difference(again) if slot < known}
+            rows = table.vectors.rows[again], table.vectors.rows[known : known + _AT_ONCE].copy()
+            if len(again) + len(table) - known <= _LAST:
+                _encode(shortlist, again, *rows)
+                table.shortlist = shortlist
+                return True
+        _encode(shortlist, again, *rows)
+        return False
+
+
+def _encode(shortlist: Shortlist, again: list[int], changed: Vectors, new: Vectors) -> None:
+    for slot, vector in zip(again, changed, strict=True):
+        shortlist.replace(slot, vector)
+    if len(new):
+        shortlist.add(new)
