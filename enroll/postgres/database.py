@@ -77,7 +77,7 @@ class PostgresDatabase:
         ]
         locks.append(f"pg_advisory_xact_lock({scope_number(*scope)})")
         tenant = scope[0] if scope else EVERYBODY
-        opening = f"BEGIN READ WRITE; {_showing(tenant)}; " + "; ".join(f"SELECT {lock}" for lock in locks)
+        opening = f"BEGIN; {_showing(tenant)}; " + "; ".join(f"SELECT {lock}" for lock in locks)
         with self._transaction(self._pools[0], opening) as connection:
             yield connection
 
