@@ -13,14 +13,17 @@ from typing import Any
 from enroll import templates
 from enroll.audit import append_entry
 from enroll.decision import score
-from enroll.errors import CopyRefused
+from enroll.errors import CopyRefused, EnrollError
+from enroll.index import index_of
 from enroll.masterkey import KeySource
 from enroll.sealing import MasterKey
 from enroll.sql import Connection, Database, Row
-from enroll.types import Vector
+from enroll.store import Store
+from enroll.types import Candidate, Vector
 from enroll.vault import Keychain
 
 SAME_SCORE = 1e-3
+_VOICES, _BEST = 5, 5  # of each tenant and model, and so many answers to each
 Advance = Callable[[str, int, int], None]  # table, rows copied, rows in all
 
 
@@ -104,6 +107,33 @@ def copy_store(
     return Copied(rows, least, resumed)
 
 
+def differing_answers(ours: Store, theirs: Store) -> list[str]:
+    """Search both stores for some voices of each tenant and model; what they answer differently."""
+    here, there, found = index_of(ours), index_of(theirs), list[str]()
+    for tenant, model in sorted(ours.feed.templated()):
+        page = ours.speakers(tenant, _VOICES)
+        for speaker in page.items:
+            try:
+                vector = ours.template(tenant, speaker.id, model).vector
+            except EnrollError:  # not enough speech, opted out, not of this model
+                continue
+            (wanted, searched), (given, compared) = (
+                index.search(tenant, model, vector, _BEST) for index in (here, there)
+            )
+            if searched != compared or not _same(wanted, given):
+                found.append(f"tenant {tenant}, model {model[:12]}: a search for {speaker.id} differs")
+    return found
+
+
+def _same(wanted: list[Candidate], given: list[Candidate]) -> bool:
+    """Tell whether two answers agree: in every score, and in who is found where the scores lie apart."""
+    if len(wanted) != len(given):
+        return False
+    scores = all(abs(a.score - b.score) <= SAME_SCORE for a, b in zip(wanted, given, strict=True))
+    close = len(wanted) > 1 and wanted[0].score - wanted[1].score <= SAME_SCORE
+    return scores and (not wanted or close or wanted[0].speaker_id == given[0].speaker_id)
+
+
 def _mark(source: Database, keys: KeySource, master_key: str) -> None:
     """A log without entries could not tell half a copy from a new store."""
     with source.write() as connection:
@@ -173,7 +203,7 @@ def _copy_templates(source: Database, target: Database, master: MasterKey, advan
 def _template_batches(
     connection: Connection, master: MasterKey, last: list[Any] | None
 ) -> Iterator[list[tuple[str, int, str, Vector, int, float]]]:
-    """Templates in the order of their key, at full precision: where they lack it, made from the enrolments."""
+    """Templates in the order of their key at full precision, if need be made from the enrolments again."""
     keychain = Keychain(connection, master)
     columns = f"speaker, model_sha256, enrollments, net_speech_s, {templates.column(connection)} AS stored"
     for batch in _batches(connection, _TEMPLATES, columns, last):
@@ -204,7 +234,7 @@ def _compare(
             if counts[0] != counts[1]:
                 raise CopyRefused(
                     f"{table.name} has {counts[0]} rows in {source.path} and {counts[1]} in {target.path}. "
-                    "Stop every server that uses either, and run it again."
+                    "Stop every server that uses either and run it again, if need be into an empty database."
                 )
         pairs = zip(_stored_templates(origin, master), _stored_templates(copy, master), strict=True)
         for ours, theirs in pairs:
@@ -238,7 +268,8 @@ def _finish(source: Database, target: Database, identity: dict[str, Any], keys: 
         ours, theirs = _head(origin), _head(connection)
         if ours is None or theirs is None or ours["number"] != theirs["number"]:
             raise CopyRefused(
-                f"{source.path} has changed while it was copied. Stop every server that uses it, and run it again."
+                f"{source.path} has changed while it was copied. Stop every server that uses it, then run it "
+                "again."
             )
         for table in _NUMBERED:
             connection.count_from(table, origin.counted(table))
