@@ -36,8 +36,8 @@ def copy(source: Address, target: Address, as_json: AsJson = False) -> None:
         raise CopyRefused(f"{ours} is no file.")
     keys, required = chosen.key_source, chosen.enroll_required_speech_s
     with (
-        closing(open_database(ours)) as one,
-        closing(open_database(theirs)) as other,
+        closing(open_database(ours, patient=True)) as one,
+        closing(open_database(theirs, patient=True)) as other,
         common.progress_bar() as bar,
     ):
         tasks: dict[str, TaskID] = {}
@@ -73,7 +73,7 @@ def index(
     """
     from enroll.postgres.search import PostgresIndex  # needs the extra
 
-    with common.store() as store:
+    with common.settings().open_store(patient=True) as store:
         searching = index_of(store)
         if not isinstance(searching, PostgresIndex):
             raise InvalidField("SAYSO_STORE", "the embedded store has no such index; it always scans")
