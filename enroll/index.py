@@ -7,6 +7,7 @@ whichever process made the change.
 
 import threading
 from collections.abc import Collection
+from typing import Protocol
 
 from enroll.mirror import Mirror
 from enroll.store import Store
@@ -14,6 +15,32 @@ from enroll.types import Candidate, Vector
 from enroll.vectors import checked_vector
 
 APPROXIMATE_FROM = 10_000
+
+
+class Index(Protocol):
+    """What searches a store's speakers, wherever that is done; `SpeakerIndex` says what each call means."""
+
+    def warm(self) -> None: ...
+    def search(
+        self,
+        tenant: str,
+        model_sha256: str,
+        vector: Vector,
+        k: int,
+        among: Collection[str] | None = None,
+        group: str | None = None,
+    ) -> tuple[list[Candidate], int]: ...
+    def refresh(self, tenant: str | None = None) -> None: ...
+    def check(self) -> list[str]: ...
+
+
+def index_of(store: Store) -> Index:
+    """Return what searches this store: the server it is on, or an index in this process."""
+    if not store.database.shared:
+        return SpeakerIndex(store)
+    from enroll.postgres.search import PostgresIndex
+
+    return PostgresIndex(store)
 
 
 class SpeakerIndex:

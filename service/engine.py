@@ -18,9 +18,8 @@ from starlette.requests import ClientDisconnect
 
 from enroll.decision import decide_identify, decide_verify, score
 from enroll.errors import SpeakerOptedOut, StoreCorrupt
-from enroll.index import SpeakerIndex
+from enroll.index import index_of
 from enroll.keys import ApiKey
-from enroll.store import Store
 from enroll.types import NewEnrollment
 from runtime.audio import Recording, Samples, decode, encode
 from runtime.embedder import Embedding
@@ -130,18 +129,18 @@ class Engine:
         self.default_model = settings.default_model or next(iter(self.models))
         self.detector = SpeechDetector()
         try:
-            self.store = Store(settings.store_path, settings.enroll_required_speech_s, settings.key_source)
+            self.store = settings.open_store()
         except BaseException:
             self._close_models()
             raise
-        self.index = SpeakerIndex(self.store)
+        self.index = index_of(self.store)
         cores = available_cores()
         self.places = settings.max_concurrency or PLACES_PER_CORE * cores
         on_cpu = all(model.embedder.provider == CPU for model in self.models.values())
         # One more than cores: while one waits for the disk, another can work. CUDA wants full batches.
         self.turns = min(self.places, cores + 1) if on_cpu else self.places
         self.damage: list[str] = []  # of the store's file, as far as somebody had it checked
-        self.rates = RateLimits(settings.rate_limit, settings.rate_burst)
+        self.rates = RateLimits(settings.rate_limit, settings.rate_burst, self.store.buckets)
         self._checking, self._checked_at = threading.Lock(), -READY_FOR_S
 
     @property
@@ -340,6 +339,7 @@ class Engine:
         """
         if self.damage:
             raise StoreCorrupt(self.settings.store_path, self.damage[0])
+        self.store.database.ping()
         example = Recording(synthetic_voice(EXAMPLE_S), source_rate=16_000, clipping=0.0, warnings=())
         report, speech = self.detector.detect(example)
         QualityLimits(EXAMPLE_S / 4, -np.inf, 1.0).check(report)

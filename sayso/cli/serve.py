@@ -39,6 +39,9 @@ def serve(
     """Run the service."""
     chosen = common.settings(host=host, port=port)
     logs.configure(chosen.log_level)
+    if chosen.store is not None:  # which several servers may share
+        _serve(chosen)
+        return
     with only_server(chosen.store_path, f"http://{chosen.host}:{chosen.port}"):
         _serve(chosen)
 
@@ -63,11 +66,13 @@ def _serve(chosen: Settings) -> None:
     )
     try:
         checking = threading.Thread(target=_check_file, args=(engine,), name="file check", daemon=True)
-        checking.start()
+        if not engine.store.database.shared:
+            checking.start()
         engine.index.warm()
-        # A large file takes longer to read than a start may. Until it is read, what is damaged in it gives
-        # errors, never wrong answers: every vector is sealed.
-        checking.join(_CHECK_S)
+        if not engine.store.database.shared:
+            # A large file takes longer to read than a start may. Until it is read, what is damaged in it
+            # gives errors, never wrong answers: every vector is sealed.
+            checking.join(_CHECK_S)
         engine.check()
         listening = config.bind_socket()  # before anything is promised
         _announce(engine, chosen, _first_key(engine.store.keys, chosen))
@@ -103,7 +108,8 @@ def _first_key(keys: KeyRing, chosen: Settings) -> str | None:
 def _announce(engine: Engine, chosen: Settings, new_key: str | None) -> None:
     tls = chosen.tls_cert is not None
     url = f"{'https' if tls else 'http'}://{chosen.host}:{chosen.port}"
-    lines = [f"Sayso answers on {url} (API: {url}/docs), keeping its data in {chosen.data_dir}"]
+    where = chosen.data_dir if chosen.store is None else engine.store.database.path
+    lines = [f"Sayso answers on {url} (API: {url}/docs), keeping its data in {where}"]
     for model in engine.models.values():
         point = model.policy.operating_point if model.policy else None
         state = f"threshold {point.source}" if point else "NOT CALIBRATED: it will refuse to decide"
