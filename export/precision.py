@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 from export.exporter import write_model
 from export.parity import ParityError, recordings_under
@@ -77,6 +78,7 @@ def to_fp16(model: bytes) -> bytes:
     first, *_, last = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
     trunk, around = nodes[first : last + 1], nodes[:first] + nodes[last + 1 :]
     half = convert_float_to_float16(_cut_out(plain, trunk, around), keep_io_types=True)
+    OnnxModel(half).topological_sort()  # its casts stand last
     own = {tensor.name: f"trunk/{tensor.name}" for tensor in half.graph.initializer}
     for tensor in half.graph.initializer:
         tensor.name = own[tensor.name]
