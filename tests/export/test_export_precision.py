@@ -166,13 +166,15 @@ def test_without_real_speech_it_is_refused(kind: str, model: Path, recordings: P
 
 
 def blunted(model: bytes, keep: int) -> bytes:
-    """Weights of the last convolution rounded to so many levels: a quantisation gone wrong."""
+    """Weights of every convolution rounded to so many levels: a quantisation gone wrong."""
     proto = onnx.load_from_string(model)
-    name = [node for node in proto.graph.node if node.op_type == "Conv"][-1].input[1]
-    tensor = next(t for t in proto.graph.initializer if t.name == name)
-    values = onnx.numpy_helper.to_array(tensor)
-    step = np.abs(values).max() / keep
-    tensor.CopyFrom(onnx.numpy_helper.from_array((np.round(values / step) * step).astype(np.float32), name))
+    names = {node.input[1] for node in proto.graph.node if node.op_type == "Conv"}
+    for tensor in proto.graph.initializer:
+        if tensor.name in names:
+            values = onnx.numpy_helper.to_array(tensor)
+            step = np.abs(values).max() / keep
+            rounded = (np.round(values / step) * step).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(rounded, tensor.name))
     content: bytes = proto.SerializeToString()
     return content
 
