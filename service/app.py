@@ -92,6 +92,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.state.admission = Admission(engine.settings.max_concurrency)
     app.state.streams = Admission(engine.settings.max_streams, "streams are open")
     app.state.idempotent_in_flight = set()
+    app.state.draining = False
     engine.metrics.in_flight.set_function(lambda: app.state.admission.taken)
     errors.install(app)
     for router in (speakers.router, decisions.router, decisions.vectors, side_by_side.router):
