@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 
 import httpx2
 from process import Server
+from tools import tool
 
 from service.settings import SHIPPED_MODELS
 
@@ -85,12 +85,10 @@ class Nginx:
         (folder / "replicas.conf").write_text(servers(replicas))
         self.log = folder / "log"
         with self.log.open("wb") as log:
-            command = [program(), "-e", "stderr", "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
+            command = [tool("nginx"), "-e", "stderr", "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.url = f"http://127.0.0.1:{port}"
-        self.client = httpx2.Client(
-            base_url=self.url, timeout=60, headers={"Authorization": f"Bearer {KEY}"}
-        )
+        self.client = httpx2.Client(base_url=self.url, timeout=60, headers={"Authorization": f"Bearer {KEY}"})
         stop = time.monotonic() + 10
         while True:
             assert self.process.poll() is None, self.log.read_text()
@@ -105,11 +103,6 @@ class Nginx:
         self.client.close()
         self.process.terminate()
         self.process.wait(10)
-
-
-def program() -> str:
-    """nginx, wherever it is installed; empty where it is not."""
-    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin") or ""
 
 
 def servers(replicas: list[Replica]) -> str:
