@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from bench import costs
+from bench.costs import Costs
 from bench.path import wav
 from bench.server import ServerProcess
 from bench.timing import Spread
@@ -32,6 +34,7 @@ SECONDS = 3.0
 SHARES = (0.2, 0.5, 0.8, 1.0, 1.5, 2.0)
 _SPEAKER = "alice"
 _BARE_S = 5.0
+_CALLS = 210
 _PERIOD_S = 4.0  # longer than any answer takes
 
 
@@ -56,12 +59,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Load:
-    """`bare` is recordings a second of decode, speech, embedding and score in a loop on the same cores."""
+    """`bare` is recordings a second of decode, speech, embedding and score in a loop on the same cores.
+
+    Each rate was kept up for `seconds`, by callers who called once in `period_s`.
+    """
 
     model: str
     server_cores: int
     bare: float
     steps: list[Step]
+    costs: Costs
+    seconds: float = 0.0
+    period_s: float = _PERIOD_S
 
     def to_dict(self) -> dict[str, Any]:
         best = max(step.served for step in self.steps)
@@ -90,11 +99,17 @@ def measure(
     settings = {"SAYSO_MODELS": json.dumps({model: str(path.resolve())}), "SAYSO_PROVIDER": provider}
     with ServerProcess(cores=its, **settings) as server:
         server.enroll(_SPEAKER, [wav(15.0, SAMPLE_RATE, take=1)])
+        os.sched_setaffinity(0, mine)
+        takes = (wav(SECONDS, SAMPLE_RATE, take=2 + i) for i in range(_CALLS))
+        calls, cpu = costs.of_calls(server, f"/v1/speakers/{_SPEAKER}/verify", takes)
+        os.sched_setaffinity(0, cores)
         for number, share in enumerate((SHARES[0], *SHARES)):  # the first is the warm-up
             step = _arrivals(server, data, share * bare, seconds, mine)
             steps += [step] if number else []
             progress(number + 1, len(SHARES) + 1)
-    return Load(model, len(its), round(bare, 2), steps)
+    prepare, batches = costs.of_parts(its, path, provider, data)
+    spent = Costs(calls, cpu, prepare, batches, len(data))
+    return Load(model, len(its), round(bare, 2), steps, spent, seconds, _PERIOD_S)
 
 
 def _bare(path: Path, provider: Provider, data: bytes, workers: int) -> float:
@@ -167,6 +182,8 @@ def table(load: Load) -> str:
         "others",
         f"bare loop: {load.bare:.1f} recordings/s; the server at most {facts['saturation']:.1f}, "
         f"{facts['saturation_over_bare']:.0%} of it",
+        f"one call alone: {load.costs.cpu_ms:.1f} ms of CPU time, a median of "
+        f"{np.median([call.http_ms for call in load.costs.calls]):.1f} ms for its caller",
         "",
         "| arrivals/s | sent/s | served/s | statuses | p50 ms | p95 | p99 | memory MB |",
         "|---|---|---|---|---|---|---|---|",
