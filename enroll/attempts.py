@@ -6,14 +6,13 @@ recording is a hash that is salted by the speaker: it goes with the speaker, and
 """
 
 import hashlib
-import sqlite3
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from enroll import clock, rows
-from enroll.database import Database
 from enroll.errors import AttemptsDelayed, RecordingReplayed, SpeakerLocked
+from enroll.sql import Connection, Database, Row
 
 Heard = Literal["enroll", "verify", "identify"]
 KEPT_PER_SPEAKER = 1000  # the newest
@@ -60,12 +59,12 @@ class Attempts:
 
     def _failing(
         self, tenant: str, attempt: str, limits: AttemptLimits, speaker_id: str | None = None
-    ) -> list[sqlite3.Row]:
+    ) -> list[Row]:
         """Speakers, or the one, with enough failures to matter, unless by this very attempt."""
         fewest = min((n for n in (limits.delay_after, limits.lock_after) if n), default=None)
         if fewest is None:
             return []
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return connection.execute(
                 "SELECT id, attempts.* FROM attempts JOIN speakers ON number = speaker"
                 " WHERE tenant = ? AND failures >= ? AND attempt != ? AND id = COALESCE(?, id)",
@@ -81,7 +80,7 @@ class Attempts:
         Somebody may be identified and then verified by one recording, so each call counts by itself. A
         speaker who was deleted meanwhile is left alone.
         """
-        with self._database.write() as connection:
+        with self._database.write(tenant, speaker_id) as connection:
             if not rows.exists(connection, tenant, speaker_id):
                 return
             number = rows.speaker_row(connection, tenant, speaker_id)["number"]
@@ -99,11 +98,12 @@ class Attempts:
 
     def failed(self, tenant: str, speaker_id: str, attempt: str) -> None:
         """Count a failure; the same attempt's next failures are the same one."""
-        with self._database.write() as connection:
+        with self._database.write(tenant, speaker_id) as connection:
             connection.execute(
                 "INSERT INTO attempts (speaker, failures, attempt, failed_at)"
                 " SELECT number, 1, ?, ? FROM speakers WHERE tenant = ? AND id = ?"
-                " ON CONFLICT (speaker) DO UPDATE SET failures = failures + (attempt != excluded.attempt),"
+                " ON CONFLICT (speaker) DO UPDATE SET failures = attempts.failures"
+                " + CASE WHEN attempts.attempt = excluded.attempt THEN 0 ELSE 1 END,"
                 " attempt = excluded.attempt, failed_at = excluded.failed_at",
                 (attempt, clock.stamp(clock.now()), tenant, speaker_id),
             )
@@ -114,7 +114,7 @@ class Attempts:
         """Remember an enrolled recording, until the enrolment is deleted."""
         if not limits.replay_days:
             return
-        with self._database.write() as connection:
+        with self._database.write(tenant, speaker_id) as connection:
             row = connection.execute(
                 "SELECT speakers.number AS speaker, enrollments.number AS enrollment FROM speakers"
                 " JOIN enrollments ON speaker = speakers.number"
@@ -129,16 +129,16 @@ class Attempts:
 
     def unlock(self, tenant: str, speaker_id: str) -> None:
         """Forget the failures. Raises SpeakerNotFound."""
-        with self._database.write() as connection:
+        with self._database.write(tenant, speaker_id) as connection:
             number = rows.speaker_row(connection, tenant, speaker_id)["number"]
             connection.execute("DELETE FROM attempts WHERE speaker = ?", (number,))
 
 
-def _is_locked(row: sqlite3.Row, limits: AttemptLimits) -> bool:
+def _is_locked(row: Row, limits: AttemptLimits) -> bool:
     return bool(limits.lock_after and row["failures"] >= limits.lock_after)
 
 
-def _wait_s(row: sqlite3.Row, limits: AttemptLimits) -> float:
+def _wait_s(row: Row, limits: AttemptLimits) -> float:
     if not limits.delay_after or row["failures"] < limits.delay_after:
         return 0.0
     free_at = datetime.fromisoformat(row["failed_at"]) + timedelta(seconds=limits.delay_s)
@@ -147,7 +147,7 @@ def _wait_s(row: sqlite3.Row, limits: AttemptLimits) -> float:
 
 
 def _remember(
-    connection: sqlite3.Connection,
+    connection: Connection,
     speaker: int,
     call: Heard,
     digest: bytes,
@@ -157,8 +157,8 @@ def _remember(
 ) -> None:
     connection.execute("DELETE FROM heard WHERE at <= ? AND call != 'enroll'", (_oldest(limits),))
     connection.execute(
-        "INSERT OR IGNORE INTO heard (speaker, digest, call, attempt, enrollment, at)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO heard (speaker, digest, call, attempt, enrollment, at)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (speaker, digest, call, attempt, enrollment, clock.stamp(clock.now())),
     )
     connection.execute(

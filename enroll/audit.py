@@ -9,7 +9,6 @@ written together within half a second, which is what a killed process can lose o
 import hashlib
 import hmac
 import json
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from enroll import clock
-from enroll.database import Database
 from enroll.errors import StoreError, StoreUnavailable
+from enroll.sql import EVERYBODY, Connection, Database, Row
 from enroll.vault import Keychain, Vault
 
 actor: ContextVar[str] = ContextVar("actor", default="system")  # who acts: set at the edge, by task or thread
@@ -27,6 +26,8 @@ actor: ContextVar[str] = ContextVar("actor", default="system")  # who acts: set 
 WRITE_AFTER_S = 0.5
 MOST_WAITING = 10_000
 _START = bytes(32)
+_NO_LIMIT = 2**63 - 1
+_PAGE = 10_000
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ class AuditLog:
                 entries = list(self._waiting)
             if not entries:
                 return
-            with self._database.write() as connection:
+            with self._database.write(EVERYBODY, "audit") as connection:
                 keychain = self._vault.keychain(connection)
+                connection.lock("pseudonyms")  # before the log itself, as every other writer does
                 for entry in entries:
                     _append(keychain, *entry)
             with self._lock:
@@ -114,21 +116,27 @@ class AuditLog:
         self.flush()
 
     def events(
-        self, tenant: str | None = None, speaker_id: str | None = None, after: int = 0, limit: int = 100
+        self,
+        tenant: str | None = None,
+        speaker_id: str | None = None,
+        after: int = 0,
+        limit: int | None = 100,
     ) -> list[AuditEvent]:
         """Return entries in order, the first of them after number `after`; a speaker's need the tenant."""
+        wanted: list[tuple[str, object]] = [("number > ?", after)]
         with self._database.read() as connection:
             keychain = self._vault.keychain(connection)
-            who = None
-            if tenant is not None and speaker_id is not None:
-                who = keychain.known_pseudonym(tenant, speaker_id)
-                if who is None:
-                    return []
+            if tenant is not None:
+                wanted.append(("json_extract(entry, '$.tenant') = ?", tenant))
+                if speaker_id is not None:
+                    who = keychain.known_pseudonym(tenant, speaker_id)
+                    if who is None:
+                        return []
+                    wanted.append(("json_extract(entry, '$.speaker') = ?", who))
+            conditions = " AND ".join(condition for condition, _ in wanted)
             rows = connection.execute(
-                "SELECT * FROM audit WHERE number > :after"
-                " AND (:tenant IS NULL OR entry ->> 'tenant' = :tenant)"
-                " AND (:who IS NULL OR entry ->> 'speaker' = :who) ORDER BY number LIMIT :limit",
-                {"after": after, "tenant": tenant, "who": who, "limit": limit},
+                f"SELECT * FROM audit WHERE {conditions} ORDER BY number LIMIT ?",
+                (*(value for _, value in wanted), _NO_LIMIT if limit is None else limit),
             )
             return [_event(row) for row in rows]
 
@@ -184,12 +192,12 @@ def _append(
     by: str,
     facts: dict[str, Any],
 ) -> None:
-    connection = keychain.connection
-    last = connection.execute("SELECT number, mac FROM audit ORDER BY number DESC LIMIT 1").fetchone()
-    number, mac = (1, _START) if last is None else (last["number"] + 1, last["mac"])
-    speaker = None
+    connection, speaker = keychain.connection, None
     if tenant is not None and speaker_id is not None:
         speaker = keychain.pseudonym(tenant, speaker_id)
+    connection.lock("audit")  # one chain, however many write
+    last = connection.execute("SELECT number, mac FROM audit ORDER BY number DESC LIMIT 1").fetchone()
+    number, mac = (1, _START) if last is None else (last["number"] + 1, last["mac"])
     entry = json.dumps(
         {
             "number": number,
@@ -211,9 +219,14 @@ def _mac(key: bytes, before: bytes, entry: str) -> bytes:
     return hmac.new(key, before + entry.encode(), hashlib.sha256).digest()
 
 
-def _all(connection: sqlite3.Connection) -> Iterator[sqlite3.Row]:
-    yield from connection.execute("SELECT * FROM audit ORDER BY number")
+def _all(connection: Connection) -> Iterator[Row]:
+    after = -_NO_LIMIT
+    while page := connection.execute(
+        "SELECT * FROM audit WHERE number > ? ORDER BY number LIMIT ?", (after, _PAGE)
+    ).fetchall():
+        yield from page
+        after = page[-1]["number"]
 
 
-def _event(row: sqlite3.Row) -> AuditEvent:
+def _event(row: Row) -> AuditEvent:
     return AuditEvent(**json.loads(row["entry"]))

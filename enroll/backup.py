@@ -12,6 +12,7 @@ from enroll.audit import AuditLog
 from enroll.database import Database
 from enroll.disk import clear_drafts, draft_of, sync_folder
 from enroll.errors import BackupRefused, StoreCorrupt
+from enroll.sql import Database as AnyDatabase
 from enroll.vault import Vault
 
 _STEP_PAGES = 1024
@@ -63,7 +64,7 @@ def make_backup(
     return Backup(str(target), made_at, key)
 
 
-def backups_made(database: Database) -> list[tuple[str, str]]:
+def backups_made(database: AnyDatabase) -> list[tuple[str, str]]:
     """Return (when, where) of each backup made of this store, oldest first. A file may be gone by now."""
     with database.read() as connection:
         rows = connection.execute("SELECT * FROM backups ORDER BY made_at").fetchall()

@@ -14,11 +14,12 @@ _ROUNDING = 1e-6
 def template_problems(keychain: Keychain) -> list[str]:
     """Return what is wrong, one line each; empty when all is well."""
     connection, problems = keychain.connection, []
+    rounding = _ROUNDING if connection.seals_templates else templates.HALF_ROUNDING
     expected = connection.execute(
         "SELECT speaker, tenant, model_sha256, COUNT(*) AS enrollments,"
         " SUM(enrollments.net_speech_s) AS speech FROM embeddings"
         " JOIN enrollments ON enrollments.number = enrollment JOIN speakers ON speakers.number = speaker"
-        " GROUP BY speaker, model_sha256"
+        " GROUP BY speaker, tenant, model_sha256"
     ).fetchall()
     stored = {
         (row["speaker"], row["model_sha256"]): row for row in connection.execute("SELECT * FROM templates")
@@ -33,11 +34,11 @@ def template_problems(keychain: Keychain) -> list[str]:
                 if mean is not None:
                     problems.append(f"{name}: the template is missing")
                 continue
-            vector = templates.read_template(keychain, number, model, found["sealed"])
+            vector = templates.read_template(keychain, number, model, found[templates.column(connection)])
         except SealBroken as error:
             problems.append(f"{name}: {error}")
             continue
-        same = mean is not None and np.allclose(mean, vector, atol=_ROUNDING)
+        same = mean is not None and np.allclose(mean, vector, atol=rounding)
         counted = found["enrollments"] == row["enrollments"]
         if not (same and counted and math.isclose(found["net_speech_s"], row["speech"])):
             problems.append(f"{name}: the template is not that of the enrolments")

@@ -21,6 +21,15 @@ _SETTINGS = (
 )
 
 
+class SqliteConnection(sqlite3.Connection):
+    """A connection as `enroll.sql` describes it."""
+
+    seals_templates = True
+
+    def lock(self, name: str, /) -> None:
+        """Nothing to do: there is one writer at a time."""
+
+
 class Database:
     """One SQLite file in WAL mode: one writer at a time, any number of readers.
 
@@ -29,9 +38,11 @@ class Database:
     every later SQLite failure comes out as a StoreError too.
     """
 
+    shared = False
+
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._pool: list[sqlite3.Connection] = []  # idle readers, shared by all threads
+        self._pool: list[SqliteConnection] = []  # idle readers, shared by all threads
         self._pool_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._unpurged = False
@@ -40,7 +51,7 @@ class Database:
         self._writer = self._open_writer()
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self, _tenant: str = "", /) -> Iterator[SqliteConnection]:
         """Give a connection that sees one unchanging snapshot until the block ends."""
         with self._translated():
             connection = self._borrow()
@@ -51,7 +62,7 @@ class Database:
                 self._give_back(connection)
 
     @contextmanager
-    def write(self, backup: Path | None = None) -> Iterator[sqlite3.Connection]:
+    def write(self, *_scope: str, backup: Path | None = None) -> Iterator[SqliteConnection]:
         """Give the one writing connection: committed when the block ends, rolled back when it raises.
 
         It sees the tables of another file as the schema `backup`, if one is named.
@@ -73,6 +84,9 @@ class Database:
                     self._writer.execute("DETACH backup")
             if self._unpurged:
                 self._truncate_wal(self._writer)
+
+    def ping(self) -> None:
+        """Nothing to do: whether a file can be written to shows when it is."""
 
     def purge(self) -> None:
         """Take deleted content out of the write-ahead log too.
@@ -118,7 +132,7 @@ class Database:
                 with suppress(PermissionError):  # somebody else's folder, made long before
                     sync_folder(self.path.parent.parent)
 
-    def _open_writer(self) -> sqlite3.Connection:
+    def _open_writer(self) -> SqliteConnection:
         with self._translated():
             connection = self._connect()
             try:
@@ -132,9 +146,13 @@ class Database:
                 raise
             return connection
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> SqliteConnection:
         connection = sqlite3.connect(
-            self.path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+            self.path,
+            timeout=_BUSY_TIMEOUT_MS / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=SqliteConnection,
         )
         connection.row_factory = sqlite3.Row
         try:
@@ -194,7 +212,7 @@ class Database:
             connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         self._unpurged = bool(busy)
 
-    def _borrow(self) -> sqlite3.Connection:
+    def _borrow(self) -> SqliteConnection:
         with self._pool_lock:
             self._refuse_when_closed()
             if self._pool:
@@ -203,7 +221,7 @@ class Database:
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _give_back(self, connection: SqliteConnection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         with self._pool_lock:

@@ -4,14 +4,13 @@ Each erasure is noted by number, which says nothing about anybody, so that a bac
 restored without bringing them back.
 """
 
-import sqlite3
-
 from enroll import clock, rows, templates
 from enroll.idempotency import forget_answers
+from enroll.sql import Connection, Row
 from enroll.vault import Keychain
 
 
-def erase_speaker(keychain: Keychain, row: sqlite3.Row) -> None:
+def erase_speaker(keychain: Keychain, row: Row) -> None:
     """Remove a speaker with everything that names them; one who opted out stays opted out."""
     connection, tenant = keychain.connection, row["tenant"]
     if row["opted_out"]:
@@ -23,7 +22,7 @@ def erase_speaker(keychain: Keychain, row: sqlite3.Row) -> None:
     note_erasure(connection, "speaker", row["number"])
 
 
-def erase_enrollment(keychain: Keychain, tenant: str, speaker: int, row: sqlite3.Row) -> None:
+def erase_enrollment(keychain: Keychain, tenant: str, speaker: int, row: Row) -> None:
     """Remove one recording's contribution and make the templates without it."""
     connection = keychain.connection
     connection.execute("DELETE FROM enrollments WHERE number = ?", (row["number"],))
@@ -33,20 +32,20 @@ def erase_enrollment(keychain: Keychain, tenant: str, speaker: int, row: sqlite3
     rows.touch(connection, tenant, speaker)
 
 
-def expired_rows(connection: sqlite3.Connection) -> list[sqlite3.Row]:
+def expired_rows(connection: Connection) -> list[Row]:
     """Return the speakers whose time is over."""
     return connection.execute("SELECT * FROM speakers WHERE expires_at <= ?", (_now(),)).fetchall()
 
 
-def note_erasure(connection: sqlite3.Connection, kind: str, number: int) -> None:
+def note_erasure(connection: Connection, kind: str, number: int) -> None:
     """Remember that what had this number must not come back."""
-    connection.execute("INSERT OR IGNORE INTO erasures VALUES (?, ?, ?)", (kind, number, _now()))
+    connection.execute("INSERT INTO erasures VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (kind, number, _now()))
 
 
 def keep_opted_out(keychain: Keychain, tenant: str, speaker_id: str) -> None:
     """Remember an opt-out apart from the speaker, who may be gone or never have been there."""
     keychain.connection.execute(
-        "INSERT OR IGNORE INTO opt_outs VALUES (?, ?, ?)",
+        "INSERT INTO opt_outs VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         (tenant, keychain.pseudonym(tenant, speaker_id), _now()),
     )
 

@@ -14,6 +14,7 @@ EnrollError
 ├── TenantNotFound
 └── StoreError
     ├── StoreForeign, StoreTooNew, StoreCorrupt           the file cannot be used as it is
+    ├── StoreIncomplete, CopyRefused                      of a copy to another database
     ├── MasterKeyUnusable, SealBroken                     what is sealed cannot be opened
     ├── BackupRefused                                     a backup cannot be made or restored there
     ├── StoreInUse                                        another server has it
@@ -241,6 +242,23 @@ class StoreCorrupt(StoreError):
         )
 
 
+class StoreIncomplete(StoreError):
+    """A copy into the store was begun and not finished."""
+
+    code = "store_incomplete"
+
+    def __init__(self, path: object) -> None:
+        super().__init__(
+            f"{path} is half a copy of another store. Run `sayso store copy` again to finish it."
+        )
+
+
+class CopyRefused(StoreError):
+    """A store cannot be copied there; what was there is untouched."""
+
+    code = "copy_refused"
+
+
 class MasterKeyUnusable(StoreError):
     """The master key is missing, malformed, or another one than the store is sealed with."""
 
@@ -287,14 +305,14 @@ class StoreBusy(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The file cannot be read or written: disk full, read-only, closed."""
+    """The store cannot be read or written: disk full, server away, read-only, closed."""
 
     code = "store_unavailable"
 
-    def __init__(self, path: object, detail: object) -> None:
-        super().__init__(
-            f"{path} cannot be used ({detail}). Check the disk's space and the file's permissions."
-        )
+    def __init__(
+        self, path: object, detail: object, fix: str = "Check the disk's space and the file's permissions."
+    ) -> None:
+        super().__init__(f"{path} cannot be used ({detail}). {fix}")
 
 
 def _quoted(names: Sequence[str]) -> str:

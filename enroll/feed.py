@@ -1,18 +1,18 @@
 """What a copy of the templates needs to stay in step with the store: what changed since it last looked."""
 
-import json
-import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from enroll import clock
-from enroll.database import Database
 from enroll.errors import SpeakerNotFound
 from enroll.fields import is_id
 from enroll.rows import LIVING
-from enroll.templates import read_template
+from enroll.sql import Connection, Database, Row
+from enroll.templates import column, read_template
 from enroll.types import Vector
 from enroll.vault import Keychain, Vault
+
+_IDS_AT_ONCE = 500  # a statement takes so many values and more on either database
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class TemplateFeed:
         A revision the tenant never reached (-1 for a new copy, or a file put back from a backup) is told
         everything.
         """
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             tenant_row = connection.execute("SELECT * FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
             current, deleted = (
                 (tenant_row["revision"], tenant_row["deleted_revision"]) if tenant_row else (0, 0)
@@ -62,7 +62,8 @@ class TemplateFeed:
                 return None
             start = revision if 0 <= revision < current else 0
             rows = connection.execute(
-                "SELECT number, id, opted_out, expires_at, templates.net_speech_s AS speech, sealed"
+                "SELECT number, id, opted_out, expires_at, templates.net_speech_s AS speech,"
+                f" {column(connection)} AS template"
                 " FROM speakers LEFT JOIN templates ON speaker = number AND model_sha256 = ?"
                 " WHERE tenant = ? AND revision > ?",
                 (model_sha256, tenant, start),
@@ -86,17 +87,14 @@ class TemplateFeed:
 
         Raises SpeakerNotFound naming each listed id the tenant does not have.
         """
-        with self._database.read() as connection:
-            if among is None:
-                return _all(connection, tenant) if group is None else _in_group(connection, tenant, group)
-            listed = _listed(connection, tenant, among)
-            return listed if group is None else listed & _in_group(connection, tenant, group)
+        with self._database.read(tenant) as connection:
+            return narrowed(connection, tenant, among, group)
 
-    def _entry(self, keychain: Keychain, row: sqlite3.Row, model_sha256: str) -> Entry:
+    def _entry(self, keychain: Keychain, row: Row, model_sha256: str) -> Entry:
         enough = row["speech"] is not None and row["speech"] >= self._required_speech_s
         vector = None
         if enough and not row["opted_out"] and not has_passed(row["expires_at"]):
-            vector = read_template(keychain, row["number"], model_sha256, row["sealed"])
+            vector = read_template(keychain, row["number"], model_sha256, row["template"])
         return Entry(row["id"], vector, row["expires_at"])
 
 
@@ -105,12 +103,24 @@ def has_passed(expires_at: str | None) -> bool:
     return expires_at is not None and expires_at <= clock.stamp(clock.now())
 
 
-def _all(connection: sqlite3.Connection, tenant: str) -> frozenset[int]:
+def narrowed(
+    connection: Connection, tenant: str, among: Collection[str] | None, group: str | None
+) -> frozenset[int]:
+    """`TemplateFeed.numbers`, inside a transaction."""
+    if among is None:
+        return _all(connection, tenant) if group is None else _in_group(connection, tenant, group)
+    listed = _listed(connection, tenant, among)
+    return listed if group is None else listed & _in_group(connection, tenant, group)
+
+
+def _all(connection: Connection, tenant: str) -> frozenset[int]:
     rows = connection.execute("SELECT number FROM speakers WHERE tenant = ?", (tenant,))
     return frozenset(row["number"] for row in rows)
 
 
-def _in_group(connection: sqlite3.Connection, tenant: str, group: str) -> frozenset[int]:
+def _in_group(connection: Connection, tenant: str, group: str) -> frozenset[int]:
+    if not is_id(group):
+        return frozenset()
     rows = connection.execute(
         "SELECT number FROM speaker_groups JOIN speakers ON number = speaker"
         " WHERE speaker_groups.name = ? AND tenant = ?",
@@ -119,16 +129,21 @@ def _in_group(connection: sqlite3.Connection, tenant: str, group: str) -> frozen
     return frozenset(row["number"] for row in rows)
 
 
-def _listed(connection: sqlite3.Connection, tenant: str, among: Collection[str]) -> frozenset[int]:
-    impossible = sorted(value for value in set(among) if not is_id(value))
-    if impossible:  # json_each would cut such a value at a NUL and find somebody else
+def _listed(connection: Connection, tenant: str, among: Collection[str]) -> frozenset[int]:
+    wanted = sorted(set(among))
+    impossible = [value for value in wanted if not is_id(value)]
+    if impossible:
         raise SpeakerNotFound(*impossible)
-    rows = connection.execute(
-        "SELECT value, number FROM json_each(?) LEFT JOIN speakers"
-        f" ON tenant = ? AND speakers.id = value AND {LIVING}",
-        (json.dumps(sorted(set(among))), tenant, clock.stamp(clock.now())),
-    ).fetchall()
-    unknown = [row["value"] for row in rows if row["number"] is None]
+    found: dict[str, int] = {}
+    for start in range(0, len(wanted), _IDS_AT_ONCE):
+        ids = wanted[start : start + _IDS_AT_ONCE]
+        marks = ", ".join("?" * len(ids))
+        rows = connection.execute(
+            f"SELECT id, number FROM speakers WHERE tenant = ? AND id IN ({marks}) AND {LIVING}",
+            (tenant, *ids, clock.stamp(clock.now())),
+        )
+        found |= {row["id"]: row["number"] for row in rows}
+    unknown = [value for value in wanted if value not in found]
     if unknown:
         raise SpeakerNotFound(*unknown)
-    return frozenset(row["number"] for row in rows)
+    return frozenset(found.values())

@@ -1,12 +1,11 @@
 """Answers already given, kept for a day so that a repeated request gets the same one."""
 
-import sqlite3
 from dataclasses import dataclass
 from datetime import timedelta
 
 from enroll import clock, rows
-from enroll.database import Database
 from enroll.errors import IdempotencyKeyReused
+from enroll.sql import Connection, Database
 
 KEPT_FOR = timedelta(hours=24)
 
@@ -57,25 +56,26 @@ class Answers:
 
         An answer about `speaker_id` is not kept when the speaker was deleted in the meantime.
         """
-        with self._database.write() as connection:
+        scope_of_write = (tenant,) if speaker_id is None else (tenant, speaker_id)
+        with self._database.write(*scope_of_write) as connection:
             _drop_expired(connection)
             if speaker_id is not None and not rows.exists(connection, tenant, speaker_id):
                 return
             connection.execute(
-                "INSERT OR IGNORE INTO answers (tenant, scope, key, fingerprint, status, body, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO answers (tenant, scope, key, fingerprint, status, body, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (tenant, scope, key, fingerprint, status, body, clock.stamp(clock.now())),
             )
 
 
-def forget_answers(connection: sqlite3.Connection, tenant: str, named: str) -> None:
+def forget_answers(connection: Connection, tenant: str, named: str) -> None:
     """Drop the tenant's answers with this id as a value: ids stand in compact JSON as they are."""
     connection.execute(
-        "DELETE FROM answers WHERE tenant = ? AND instr(body, ?)", (tenant, f':"{named}"'.encode())
+        "DELETE FROM answers WHERE tenant = ? AND instr(body, ?) > 0", (tenant, f':"{named}"'.encode())
     )
 
 
-def _drop_expired(connection: sqlite3.Connection) -> None:
+def _drop_expired(connection: Connection) -> None:
     connection.execute("DELETE FROM answers WHERE created_at <= ?", (_oldest(),))
 
 

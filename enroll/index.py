@@ -7,6 +7,7 @@ whichever process made the change.
 
 import threading
 from collections.abc import Collection
+from typing import Protocol
 
 import faiss
 import numpy as np
@@ -22,6 +23,32 @@ from enroll.vectors import checked_vector
 Numbers = npt.NDArray[np.int64]
 
 _ROUNDING = 1e-5  # more than FAISS's float32 sums can be off
+
+
+class Index(Protocol):
+    """What searches a store's speakers, wherever that is done; `SpeakerIndex` says what each call means."""
+
+    def warm(self) -> None: ...
+    def search(
+        self,
+        tenant: str,
+        model_sha256: str,
+        vector: Vector,
+        k: int,
+        among: Collection[str] | None = None,
+        group: str | None = None,
+    ) -> tuple[list[Candidate], int]: ...
+    def refresh(self, tenant: str | None = None) -> None: ...
+    def check(self) -> list[str]: ...
+
+
+def index_of(store: Store) -> Index:
+    """Return what searches this store: the server it is on, or an index in this process."""
+    if not store.database.shared:
+        return SpeakerIndex(store)
+    from enroll.postgres.search import PostgresIndex
+
+    return PostgresIndex(store)
 
 
 class SpeakerIndex:

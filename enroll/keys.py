@@ -5,16 +5,15 @@ import hmac
 import json
 import re
 import secrets
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from enroll import clock
 from enroll.audit import append_entry
-from enroll.database import Database
 from enroll.errors import InvalidField, KeyNotFound
 from enroll.fields import checked_id
+from enroll.sql import Connection, Database, Row
 from enroll.vault import Keychain, Vault
 
 # `scores` shows the scores behind decisions: with them a stranger's voice can be bent towards a template.
@@ -142,8 +141,8 @@ def _insert(
     connection, digest = keychain.connection, _digest(text)
     key_id = _id_of(text, digest)
     made = connection.execute(
-        "INSERT OR IGNORE INTO api_keys (id, tenant, scopes, label, digest, created_at, expires_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO api_keys (id, tenant, scopes, label, digest, created_at, expires_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (key_id, tenant, json.dumps(sorted(scopes)), label, digest, clock.stamp(clock.now()), expires_at),
     )
     row = _row(connection, key_id)
@@ -172,12 +171,12 @@ def _id_of(text: str, digest: bytes) -> str:
     return ours[1] if ours else digest.hex()[:8]
 
 
-def _row(connection: sqlite3.Connection, key_id: str) -> sqlite3.Row | None:
-    row: sqlite3.Row | None = connection.execute("SELECT * FROM api_keys WHERE id = ?", (key_id,)).fetchone()
+def _row(connection: Connection, key_id: str) -> Row | None:
+    row: Row | None = connection.execute("SELECT * FROM api_keys WHERE id = ?", (key_id,)).fetchone()
     return row
 
 
-def _key(row: sqlite3.Row) -> ApiKey:
+def _key(row: Row) -> ApiKey:
     return ApiKey(
         id=row["id"],
         tenant=row["tenant"],

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from enroll import clock, rows, templates
 from enroll.audit import AuditLog
-from enroll.database import Database
 from enroll.rows import LIVING
+from enroll.sql import Database
 from enroll.types import Vector
 from enroll.vault import Vault, recording_context
 from enroll.vectors import checked_vector

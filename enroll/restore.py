@@ -13,7 +13,7 @@ from pathlib import Path
 from enroll import templates
 from enroll.audit import append_entry
 from enroll.backup import Advance, copy_database
-from enroll.database import Database
+from enroll.database import Database, SqliteConnection
 from enroll.disk import draft_of
 from enroll.errors import BackupRefused
 from enroll.masterkey import KeySource
@@ -76,7 +76,7 @@ def _prepare(source: Path, draft: Path, keys: KeySource, advance: Advance) -> Ma
 
 
 def _take_over(
-    connection: sqlite3.Connection, source: Path, keys: KeySource, backup_key: MasterKey
+    connection: SqliteConnection, source: Path, keys: KeySource, backup_key: MasterKey
 ) -> Restored:
     present = connection.execute("SELECT * FROM store").fetchone()
     present_key = backup_key if present is None else keys.load(present["master_key"])

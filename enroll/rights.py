@@ -1,14 +1,13 @@
 """What a person may ask for: to be left out, to be shown what is kept of them, to be forgotten in time."""
 
 import base64
-import sqlite3
 from dataclasses import asdict
 from typing import Any
 
 from enroll import erasure, fields, rows
 from enroll.audit import AuditLog
-from enroll.database import Database
-from enroll.templates import read_embedding, read_template
+from enroll.sql import Connection, Database, Row
+from enroll.templates import column, read_embedding, read_template
 from enroll.vault import Keychain, Vault, recording_context
 
 
@@ -22,7 +21,7 @@ class Rights:
     def opt_out(self, tenant: str, speaker_id: str) -> None:
         """Block an id, whether there is such a speaker or not. Raises InvalidField."""
         fields.checked_id("id", speaker_id)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             keychain = self._vault.keychain(connection)
             erasure.keep_opted_out(keychain, tenant, speaker_id)
             self._mark(keychain, tenant, speaker_id, out=True)
@@ -30,7 +29,7 @@ class Rights:
     def opt_in(self, tenant: str, speaker_id: str) -> None:
         """Withdraw an opt-out, with the person's consent. Raises InvalidField."""
         fields.checked_id("id", speaker_id)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             keychain = self._vault.keychain(connection)
             erasure.forget_opt_out(keychain, tenant, speaker_id)
             self._mark(keychain, tenant, speaker_id, out=False)
@@ -56,7 +55,7 @@ class Rights:
         answers kept for retries and audit entries. Raises SpeakerNotFound or SealBroken.
         """
         self._audit.flush()
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             row = rows.speaker_row(connection, tenant, speaker_id)
             keychain = self._vault.keychain(connection)
             everything = {
@@ -66,7 +65,7 @@ class Rights:
                 "answers_for_retries": _answers(connection, tenant, speaker_id),
             }
             self._audit.append(keychain, "speaker.exported", tenant, speaker_id)
-        events = self._audit.events(tenant, speaker_id, limit=-1)
+        events = self._audit.events(tenant, speaker_id, limit=None)
         return {**everything, "audit": [asdict(event) for event in events]}
 
     def _mark(self, keychain: Keychain, tenant: str, speaker_id: str, out: bool) -> None:
@@ -79,7 +78,7 @@ class Rights:
         self._audit.append(keychain, "speaker.opted_out" if out else "speaker.opted_in", tenant, speaker_id)
 
 
-def _enrollments(keychain: Keychain, speaker: sqlite3.Row) -> list[dict[str, Any]]:
+def _enrollments(keychain: Keychain, speaker: Row) -> list[dict[str, Any]]:
     found = keychain.connection.execute(
         "SELECT enrollments.*, recordings.sealed FROM enrollments LEFT JOIN recordings ON enrollment = number"
         " WHERE speaker = ? ORDER BY number",
@@ -110,21 +109,22 @@ def _recording(keychain: Keychain, enrollment: int, sealed: bytes | None) -> str
 
 
 def _templates(keychain: Keychain, number: int) -> list[dict[str, Any]]:
-    found = keychain.connection.execute("SELECT * FROM templates WHERE speaker = ?", (number,)).fetchall()
+    connection = keychain.connection
+    found = connection.execute("SELECT * FROM templates WHERE speaker = ?", (number,)).fetchall()
     return [
         {
             "model_sha256": row["model_sha256"],
             "enrollments": row["enrollments"],
             "net_speech_s": row["net_speech_s"],
-            "vector": read_template(keychain, number, row["model_sha256"], row["sealed"]).tolist(),
+            "vector": read_template(keychain, number, row["model_sha256"], row[column(connection)]).tolist(),
         }
         for row in found
     ]
 
 
-def _answers(connection: sqlite3.Connection, tenant: str, speaker_id: str) -> list[dict[str, str]]:
+def _answers(connection: Connection, tenant: str, speaker_id: str) -> list[dict[str, str]]:
     found = connection.execute(
-        "SELECT created_at, body FROM answers WHERE tenant = ? AND instr(body, ?)",
+        "SELECT created_at, body FROM answers WHERE tenant = ? AND instr(body, ?) > 0",
         (tenant, f':"{speaker_id}"'.encode()),
     )
     return [{"created_at": row["created_at"], "body": row["body"].decode(errors="replace")} for row in found]

@@ -2,19 +2,22 @@
 
 import base64
 import json
-import sqlite3
 from collections.abc import Iterable
 
 from enroll import clock
 from enroll.errors import InvalidField, SpeakerNotFound
+from enroll.fields import is_id
+from enroll.sql import Connection, Row
 from enroll.types import Consent, Enrollment, Speaker, Status
 
 LIVING = "(expires_at IS NULL OR expires_at > ?)"  # takes the present moment
 
 
-def speaker_row(connection: sqlite3.Connection, tenant: str, speaker_id: str) -> sqlite3.Row:
+def speaker_row(connection: Connection, tenant: str, speaker_id: str) -> Row:
     """Return a speaker's row with `group_names`. Raises SpeakerNotFound, also for one who has expired."""
-    row: sqlite3.Row | None = connection.execute(
+    if not is_id(speaker_id):  # a database need not be able to hold such a text
+        raise SpeakerNotFound(speaker_id)
+    row: Row | None = connection.execute(
         f"SELECT * FROM grouped_speakers WHERE tenant = ? AND id = ? AND {LIVING}",
         (tenant, speaker_id, clock.stamp(clock.now())),
     ).fetchone()
@@ -23,11 +26,11 @@ def speaker_row(connection: sqlite3.Connection, tenant: str, speaker_id: str) ->
     return row
 
 
-def speaker_rows(
-    connection: sqlite3.Connection, tenant: str, group: str | None, after: int, limit: int
-) -> list[sqlite3.Row]:
+def speaker_rows(connection: Connection, tenant: str, group: str | None, after: int, limit: int) -> list[Row]:
     """Return up to `limit` rows of a tenant (of one group, if named) in creation order, after a number."""
     now = clock.stamp(clock.now())
+    if group is not None and not is_id(group):
+        return []
     if group is None:
         return connection.execute(
             f"SELECT * FROM grouped_speakers WHERE tenant = ? AND number > ? AND {LIVING}"
@@ -42,8 +45,10 @@ def speaker_rows(
     ).fetchall()
 
 
-def exists(connection: sqlite3.Connection, tenant: str, speaker_id: str) -> bool:
+def exists(connection: Connection, tenant: str, speaker_id: str) -> bool:
     """Tell whether the tenant has this speaker."""
+    if not is_id(speaker_id):
+        return False
     found = connection.execute(
         f"SELECT 1 FROM speakers WHERE tenant = ? AND id = ? AND {LIVING}",
         (tenant, speaker_id, clock.stamp(clock.now())),
@@ -51,13 +56,13 @@ def exists(connection: sqlite3.Connection, tenant: str, speaker_id: str) -> bool
     return found.fetchone() is not None
 
 
-def keeps_recordings(connection: sqlite3.Connection, tenant: str) -> bool:
+def keeps_recordings(connection: Connection, tenant: str) -> bool:
     """Tell whether the tenant chose to keep recordings."""
     row = connection.execute("SELECT keep_recordings FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
     return row is not None and bool(row[0])
 
 
-def as_speaker(row: sqlite3.Row, required_speech_s: float) -> Speaker:
+def as_speaker(row: Row, required_speech_s: float) -> Speaker:
     """Make a Speaker of a row that has `group_names`; the status follows from the speech enrolled."""
     remaining = max(0.0, required_speech_s - row["net_speech_s"])
     status: Status = "enrolling" if remaining or not row["enrollments"] else "enrolled"
@@ -77,21 +82,23 @@ def as_speaker(row: sqlite3.Row, required_speech_s: float) -> Speaker:
     )
 
 
-def set_groups(connection: sqlite3.Connection, number: int, names: Iterable[str]) -> None:
+def set_groups(connection: Connection, number: int, names: Iterable[str]) -> None:
     """Put a speaker into exactly these groups."""
     connection.execute("DELETE FROM speaker_groups WHERE speaker = ?", (number,))
     connection.executemany("INSERT INTO speaker_groups VALUES (?, ?)", [(number, name) for name in names])
 
 
-def enrollment_row(connection: sqlite3.Connection, number: int, enrollment_id: str) -> sqlite3.Row | None:
+def enrollment_row(connection: Connection, number: int, enrollment_id: str) -> Row | None:
     """Return one enrolment of the speaker with this number."""
-    row: sqlite3.Row | None = connection.execute(
+    if not is_id(enrollment_id):
+        return None
+    row: Row | None = connection.execute(
         "SELECT * FROM enrollments WHERE speaker = ? AND id = ?", (number, enrollment_id)
     ).fetchone()
     return row
 
 
-def as_enrollment(row: sqlite3.Row, speaker_id: str) -> Enrollment:
+def as_enrollment(row: Row, speaker_id: str) -> Enrollment:
     """Make an Enrollment of its row."""
     return Enrollment(
         id=row["id"],
@@ -105,17 +112,17 @@ def as_enrollment(row: sqlite3.Row, speaker_id: str) -> Enrollment:
     )
 
 
-def next_revision(connection: sqlite3.Connection, tenant: str) -> int:
+def next_revision(connection: Connection, tenant: str) -> int:
     """Count a change of the tenant's speakers; every copy made before is stale from the commit on."""
     revision: int = connection.execute(
         "INSERT INTO tenants (tenant, revision, deleted_revision) VALUES (?, 1, 0)"
-        " ON CONFLICT DO UPDATE SET revision = revision + 1 RETURNING revision",
+        " ON CONFLICT (tenant) DO UPDATE SET revision = tenants.revision + 1 RETURNING revision",
         (tenant,),
     ).fetchone()[0]
     return revision
 
 
-def touch(connection: sqlite3.Connection, tenant: str, number: int) -> None:
+def touch(connection: Connection, tenant: str, number: int) -> None:
     """Mark a speaker as changed now."""
     connection.execute(
         "UPDATE speakers SET revision = ?, updated_at = ? WHERE number = ?",

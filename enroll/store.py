@@ -1,6 +1,5 @@
-"""Speakers and their enrolments in one SQLite file, by tenant; each change is one transaction."""
+"""Speakers and their enrolments in one database, by tenant; each change is one transaction."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,12 +10,13 @@ from enroll import checks, clock, erasure, fields, rows, templates
 from enroll.attempts import Attempts
 from enroll.audit import AuditLog
 from enroll.backup import Advance, Backup, backups_made, make_backup
-from enroll.database import Database
-from enroll.disk import clear_drafts
+from enroll.database import Database as SqliteDatabase
 from enroll.errors import (
+    BackupRefused,
     EnrollmentNotFound,
     InvalidEmbedding,
     InvalidField,
+    MasterKeyUnusable,
     ModelMismatch,
     SpeakerExists,
     SpeakerNotEnrolled,
@@ -27,8 +27,10 @@ from enroll.feed import TemplateFeed
 from enroll.idempotency import Answers
 from enroll.keys import KeyRing
 from enroll.masterkey import KeyFile, KeySource
+from enroll.opening import open_database, shared_buckets
 from enroll.recordings import Recordings
 from enroll.rights import Rights
+from enroll.sql import Connection, Database, Row
 from enroll.tenants import Tenants
 from enroll.types import Enrollment, NewEnrollment, Page, Speaker, Status, Template, Vector
 from enroll.vault import Keychain, Vault, recording_context
@@ -55,22 +57,31 @@ class SpeakerChanges(TypedDict, total=False):
 
 
 class Store:
-    """Everything kept about speakers. Thread-safe; several processes may open the same file.
+    """Everything kept about speakers. Thread-safe; several processes may open the same store.
 
-    A speaker is enrolled once `required_speech_s` seconds of net speech are stored. `keys`, `answers`,
-    `attempts`, `audit`, `tenants`, `rights`, `recordings` and `feed` (the index's view) are of the same
-    file. What is sealed opens with the key of `key_source`, by default the file `master.key` beside the
-    database, made with a new store. Any call may raise StoreError.
+    `path` is that of an SQLite file, or `postgresql://…`; with the latter, searches may be made on the
+    `standby` of that address. A speaker is enrolled once `required_speech_s` seconds of net speech are
+    stored. `keys`, `answers`, `attempts`, `audit`, `tenants`, `rights`, `recordings`, `buckets` (None unless
+    several servers share them) and `feed` (the index's view) are of the same database. What is sealed opens
+    with the key of `key_source`, by default the file `master.key` beside an SQLite file, made with a new
+    store. Any call may raise StoreError.
     """
 
     def __init__(
-        self, path: Path | str, required_speech_s: float, key_source: KeySource | None = None
+        self,
+        path: Path | str,
+        required_speech_s: float,
+        key_source: KeySource | None = None,
+        standby: str | None = None,
     ) -> None:
         self.required_speech_s = required_speech_s
-        self._database = Database(path)
-        clear_drafts(self._database.path.parent)
+        self._database = open_database(path, standby)
         try:
-            self._vault = Vault(self._database, key_source or KeyFile(Path(path).with_name(KEY_FILE)))
+            if key_source is None:
+                if self._database.shared:
+                    raise MasterKeyUnusable("A store on a server needs a master key: set SAYSO_MASTER_KEY.")
+                key_source = KeyFile(Path(path).with_name(KEY_FILE))
+            self._vault = Vault(self._database, key_source)
             self.audit = AuditLog(self._database, self._vault)
             self.keys = KeyRing(self._database, self._vault)
             self.answers = Answers(self._database)
@@ -78,6 +89,7 @@ class Store:
             self.tenants = Tenants(self._database, self._vault, self.audit)
             self.rights = Rights(self._database, self._vault, self.audit, required_speech_s)
             self.recordings = Recordings(self._database, self._vault, self.audit, required_speech_s)
+            self.buckets = shared_buckets(self._database)
             self.feed = TemplateFeed(self._database, self._vault, required_speech_s)
         except BaseException:
             self._database.close()
@@ -96,6 +108,11 @@ class Store:
         finally:
             self._database.close()
 
+    @property
+    def database(self) -> Database:
+        """The database, for who searches or copies it as a whole."""
+        return self._database
+
     def check(self) -> list[str]:
         """Read the whole file and return what is damaged; empty when it is sound."""
         return self._database.check()
@@ -112,6 +129,11 @@ class Store:
 
     def backup(self, target: Path, advance: Advance = lambda *_: None) -> Backup:
         """Copy the store, as it is now, to a new file. Raises BackupRefused or OSError."""
+        if not isinstance(self._database, SqliteDatabase):
+            raise BackupRefused(
+                f"{self._database.path} is backed up with PostgreSQL's own tools: use pg_dump, or base "
+                "backups and WAL archiving (docs/how-to/postgresql.md)."
+            )
         return make_backup(self._database, self._vault, self.audit, target, advance)
 
     def backups(self) -> list[tuple[str, str]]:
@@ -143,7 +165,7 @@ class Store:
         )
         group_names = fields.checked_groups(groups)
         now = clock.stamp(clock.now())
-        with self._write() as keychain:
+        with self._write(tenant) as keychain:
             connection = keychain.connection
             if rows.exists(connection, tenant, speaker_id):
                 raise SpeakerExists(speaker_id)
@@ -161,7 +183,7 @@ class Store:
 
     def speaker(self, tenant: str, speaker_id: str) -> Speaker:
         """Return one speaker. Raises SpeakerNotFound."""
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return self._speaker(connection, tenant, speaker_id)
 
     def speakers(
@@ -174,7 +196,7 @@ class Store:
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidField("limit", f"use 1 to {MAX_PAGE}")
         after = 0 if cursor is None else rows.read_cursor(cursor)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             found = rows.speaker_rows(connection, tenant, group, after, limit + 1)
         items = tuple(rows.as_speaker(row, self.required_speech_s) for row in found[:limit])
         return Page(items, rows.write_cursor(found[limit - 1]["number"]) if len(found) > limit else None)
@@ -195,7 +217,7 @@ class Store:
                 raise InvalidField("status", f"use one of {', '.join(get_args(Status))}")
             columns["opted_out"] = changes["status"] == "opted_out"
         group_names = fields.checked_groups(changes["groups"]) if "groups" in changes else None
-        with self._write() as keychain:
+        with self._write(tenant) as keychain:
             connection = keychain.connection
             row = rows.speaker_row(connection, tenant, speaker_id)
             connection.execute(
@@ -219,7 +241,7 @@ class Store:
         The id of one who had opted out stays blocked. Returns (when, where) of the backups made while the
         speaker was there: they still hold them, sealed, unless somebody has removed the file.
         """
-        with self._write() as keychain:
+        with self._write(tenant) as keychain:
             row = rows.speaker_row(keychain.connection, tenant, speaker_id)
             erasure.erase_speaker(keychain, row)
             self.audit.append(keychain, "speaker.deleted", tenant, speaker_id)
@@ -245,7 +267,7 @@ class Store:
         if not new.embeddings:
             raise InvalidEmbedding("An enrolment needs an embedding of at least one model.")
         vectors = {model: checked_vector(vector) for model, vector in new.embeddings.items()}
-        with self._write() as keychain:
+        with self._write(tenant) as keychain:
             connection = keychain.connection
             speaker = rows.speaker_row(connection, tenant, speaker_id)
             stored = rows.enrollment_row(connection, speaker["number"], wanted)
@@ -263,7 +285,7 @@ class Store:
 
     def enrollments(self, tenant: str, speaker_id: str) -> tuple[Enrollment, ...]:
         """Return a speaker's enrolments, oldest first. Raises SpeakerNotFound."""
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             number = rows.speaker_row(connection, tenant, speaker_id)["number"]
             found = connection.execute(
                 "SELECT * FROM enrollments WHERE speaker = ? ORDER BY number", (number,)
@@ -273,7 +295,7 @@ class Store:
     def enrolled_vectors(self, tenant: str, speaker_id: str) -> dict[str, dict[str, Vector]]:
         """Return each enrolment's vectors by model sha256, to take elsewhere. Raises SpeakerNotFound."""
         found: dict[str, dict[str, Vector]] = {}
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             number = rows.speaker_row(connection, tenant, speaker_id)["number"]
             keychain = self._vault.keychain(connection)
             stored = connection.execute(
@@ -291,7 +313,7 @@ class Store:
 
         Raises SpeakerNotFound or EnrollmentNotFound.
         """
-        with self._write() as keychain:
+        with self._write(tenant) as keychain:
             connection = keychain.connection
             number = rows.speaker_row(connection, tenant, speaker_id)["number"]
             row = rows.enrollment_row(connection, number, enrollment_id)
@@ -309,7 +331,7 @@ class Store:
         Raises SpeakerNotFound, SpeakerOptedOut, SpeakerNotEnrolled (too little speech) or ModelMismatch
         (enough speech, but not with this model).
         """
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             row = rows.speaker_row(connection, tenant, speaker_id)
             stored = connection.execute(
                 "SELECT * FROM templates WHERE speaker = ? AND model_sha256 = ?",
@@ -318,7 +340,8 @@ class Store:
             vector = None
             if stored is not None:
                 keychain = self._vault.keychain(connection)
-                vector = templates.read_template(keychain, row["number"], model_sha256, stored["sealed"])
+                sealed = stored[templates.column(connection)]
+                vector = templates.read_template(keychain, row["number"], model_sha256, sealed)
         speaker = rows.as_speaker(row, self.required_speech_s)
         if speaker.status == "opted_out":
             raise SpeakerOptedOut(speaker_id)
@@ -328,13 +351,13 @@ class Store:
             raise ModelMismatch(speaker_id, model_sha256)
         return Template(vector, stored["enrollments"], stored["net_speech_s"], model_sha256)
 
-    def _speaker(self, connection: sqlite3.Connection, tenant: str, speaker_id: str) -> Speaker:
+    def _speaker(self, connection: Connection, tenant: str, speaker_id: str) -> Speaker:
         return rows.as_speaker(rows.speaker_row(connection, tenant, speaker_id), self.required_speech_s)
 
     @contextmanager
-    def _write(self) -> Iterator[Keychain]:
+    def _write(self, tenant: str) -> Iterator[Keychain]:
         """Give one transaction's keys, and by them its connection."""
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             yield self._vault.keychain(connection)
 
     def _erase_expired(self, keychain: Keychain, tenant: str, speaker_id: str) -> None:
@@ -347,13 +370,13 @@ class Store:
 
 def _insert_enrollment(
     keychain: Keychain,
-    speaker: sqlite3.Row,
+    speaker: Row,
     enrollment_id: str,
     new: NewEnrollment,
     vectors: Mapping[str, Vector],
-) -> sqlite3.Row:
+) -> Row:
     connection, number = keychain.connection, speaker["number"]
-    row: sqlite3.Row = connection.execute(
+    row: Row = connection.execute(
         "INSERT INTO enrollments"
         " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",

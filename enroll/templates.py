@@ -1,13 +1,16 @@
 """Templates inside a transaction: the rows a speaker's enrolments leave, and the mean made of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from enroll.decision import score
 from enroll.errors import InvalidEmbedding
+from enroll.sql import Connection
 from enroll.types import Vector
 from enroll.vault import Keychain, embedding_context, template_context
-from enroll.vectors import from_blob, mean_direction, to_blob
+from enroll.vectors import from_blob, from_text, mean_direction, to_blob, to_text
+
+HALF_ROUNDING = 1e-3  # more than half precision can move one value of a unit vector
 
 
 def store_embeddings(
@@ -16,7 +19,9 @@ def store_embeddings(
     """Write one enrolment's vectors, sealed. Raises InvalidEmbedding when a model changed its dimension."""
     connection = keychain.connection
     for model_sha256, vector in embeddings.items():
-        connection.execute("INSERT OR IGNORE INTO models VALUES (?, ?)", (model_sha256, vector.size))
+        connection.execute(
+            "INSERT INTO models VALUES (?, ?) ON CONFLICT DO NOTHING", (model_sha256, vector.size)
+        )
         dim = connection.execute("SELECT dim FROM models WHERE sha256 = ?", (model_sha256,)).fetchone()[0]
         if dim != vector.size:
             raise InvalidEmbedding(
@@ -68,16 +73,43 @@ def _recompute_model(keychain: Keychain, tenant: str, speaker: int, model_sha256
         (speaker, model_sha256),
     )
     speech = [row["net_speech_s"] for row in rows]
-    sealed = keychain.seal(tenant, template_context(speaker, model_sha256), to_blob(vector))
-    keychain.connection.execute(
-        "INSERT INTO templates VALUES (?, ?, ?, ?, ?)",
-        (speaker, model_sha256, sealed, len(speech), math.fsum(speech)),
+    facts = (len(speech), math.fsum(speech))
+    insert_templates(keychain, [(tenant, speaker, model_sha256, vector, *facts)])
+
+
+def insert_templates(keychain: Keychain, new: Iterable[tuple[str, int, str, Vector, int, float]]) -> None:
+    """Write templates: tenant, speaker, model, vector, enrolments and seconds of speech of each."""
+    if keychain.connection.seals_templates:
+        keychain.connection.executemany(
+            "INSERT INTO templates VALUES (?, ?, ?, ?, ?)",
+            [
+                (
+                    speaker,
+                    model,
+                    keychain.seal(tenant, template_context(speaker, model), to_blob(vector)),
+                    *facts,
+                )
+                for tenant, speaker, model, vector, *facts in new
+            ],
+        )
+        return
+    keychain.connection.executemany(
+        "INSERT INTO templates (of_tenant, speaker, model_sha256, vector, enrollments, net_speech_s)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        [(tenant, speaker, model, to_text(vector), *facts) for tenant, speaker, model, vector, *facts in new],
     )
 
 
-def read_template(keychain: Keychain, speaker: int, model_sha256: str, sealed: bytes) -> Vector:
-    """Open a template as it is stored. Raises SealBroken."""
-    return from_blob(keychain.open(template_context(speaker, model_sha256), sealed))
+def column(connection: Connection) -> str:
+    """Name the column of `templates` that `read_template` reads."""
+    return "sealed" if connection.seals_templates else "vector"
+
+
+def read_template(keychain: Keychain, speaker: int, model_sha256: str, stored: bytes | str) -> Vector:
+    """Read a template as it is stored: sealed, or as the server's text of a vector. Raises SealBroken."""
+    if isinstance(stored, str):
+        return from_text(stored)
+    return from_blob(keychain.open(template_context(speaker, model_sha256), stored))
 
 
 def read_embedding(keychain: Keychain, enrollment: int, model_sha256: str, sealed: bytes) -> Vector:

@@ -1,15 +1,14 @@
 """Tenants: what they chose, their keys, and their end."""
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from enroll.audit import AuditLog
-from enroll.database import Database
 from enroll.erasure import erase_speaker, note_erasure
 from enroll.errors import TenantNotFound
 from enroll.fields import checked_id
 from enroll.sealing import MasterKey, header
+from enroll.sql import Connection, Database
 from enroll.vault import Keychain, Vault, embedding_context, recording_context, template_context
 
 _BATCH = 200
@@ -52,7 +51,7 @@ class Tenants:
         """Return every tenant that has had a speaker, a choice or a key."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT tenant, COALESCE(keep_recordings, 0) AS keep_recordings,"
+                "SELECT tenant, keep_recordings,"
                 " (SELECT COUNT(*) FROM speakers WHERE speakers.tenant = known.tenant) AS speakers,"
                 " (SELECT COUNT(*) FROM recordings JOIN enrollments ON enrollments.number = enrollment"
                 "  JOIN speakers ON speakers.number = speaker WHERE speakers.tenant = known.tenant)"
@@ -77,10 +76,10 @@ class Tenants:
     def keep_recordings(self, tenant: str, keep: bool) -> None:
         """Choose whether recordings of enrolments to come are kept; choosing not to deletes those kept."""
         checked_id("tenant", tenant)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             connection.execute(
                 "INSERT INTO tenants (tenant, revision, deleted_revision, keep_recordings)"
-                " VALUES (:tenant, 0, 0, :keep) ON CONFLICT DO UPDATE SET keep_recordings = :keep",
+                " VALUES (:tenant, 0, 0, :keep) ON CONFLICT (tenant) DO UPDATE SET keep_recordings = :keep",
                 {"tenant": tenant, "keep": keep},
             )
             if not keep:
@@ -97,7 +96,7 @@ class Tenants:
 
         Returns how many speakers there were. Raises TenantNotFound. The name stays in the audit log.
         """
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             _require(connection, tenant)
             keychain = self._vault.keychain(connection)
             keychain.pseudonym(tenant, "")  # at least one key: its erasure is what a restore goes by
@@ -110,7 +109,7 @@ class Tenants:
                 note_erasure(connection, "tenant key", key["number"])
             for table in ("tenant_keys", "opt_outs", "answers", "api_keys"):
                 connection.execute(f"DELETE FROM {table} WHERE tenant = ?", (tenant,))
-            connection.execute("UPDATE tenants SET keep_recordings = 0 WHERE tenant = ?", (tenant,))
+            connection.execute("UPDATE tenants SET keep_recordings = ? WHERE tenant = ?", (False, tenant))
             self._audit.append(keychain, "tenant.deleted", tenant, speakers=len(rows))
         self._database.purge()
         return len(rows)
@@ -121,7 +120,7 @@ class Tenants:
         In small transactions, beside whoever uses the store. Cut short, it leaves everything readable; run
         it again. `advance` is told of each batch. Raises TenantNotFound.
         """
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             _require(connection, tenant)
             keychain = self._vault.keychain(connection)
             number = keychain.add_key(tenant)
@@ -130,7 +129,7 @@ class Tenants:
         while done := self._reseal(tenant, number):
             total += done
             advance(done)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             # what was sealed meanwhile is under this key or a later one: those before open nothing any more
             connection.execute(
                 "DELETE FROM tenant_keys WHERE tenant = ? AND purpose = 'seal' AND number < ?",
@@ -149,11 +148,13 @@ class Tenants:
             keychain.rewrap(new)
 
     def _reseal(self, tenant: str, number: int) -> int:
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             keychain = self._vault.keychain(connection)
             for table, owner, context, joins in _SEALED:
+                if table == "templates" and not connection.seals_templates:
+                    continue
                 rows = connection.execute(
-                    f"SELECT {table}.rowid AS row, {owner} AS owner, model_sha256, sealed"
+                    f"SELECT {owner} AS owner, model_sha256, sealed"
                     f" FROM {table} {joins} WHERE tenant = ? AND substr(sealed, 1, 8) < ? LIMIT ?",
                     (tenant, header(number), _BATCH),
                 ).fetchall()
@@ -161,8 +162,8 @@ class Tenants:
                     where = context(row["owner"], row["model_sha256"])
                     sealed = keychain.seal(tenant, where, keychain.open(where, row["sealed"]))
                     connection.execute(
-                        f"UPDATE {table} SET sealed = ? WHERE rowid = ?",
-                        (sealed, row["row"]),
+                        f"UPDATE {table} SET sealed = ? WHERE {owner} = ? AND model_sha256 = ?",
+                        (sealed, row["owner"], row["model_sha256"]),
                     )
                 if rows:
                     return len(rows)
@@ -185,7 +186,7 @@ def _reseal_recording(keychain: Keychain, tenant: str, number: int) -> int:
     return 1
 
 
-def _recordings(connection: sqlite3.Connection, tenant: str) -> list[int]:
+def _recordings(connection: Connection, tenant: str) -> list[int]:
     rows = connection.execute(
         "SELECT enrollment FROM recordings JOIN enrollments ON enrollments.number = enrollment"
         " JOIN speakers ON speakers.number = speaker WHERE tenant = ?",
@@ -194,7 +195,7 @@ def _recordings(connection: sqlite3.Connection, tenant: str) -> list[int]:
     return [row["enrollment"] for row in rows]
 
 
-def _require(connection: sqlite3.Connection, tenant: str) -> None:
+def _require(connection: Connection, tenant: str) -> None:
     found = connection.execute(
         "SELECT 1 FROM tenants WHERE tenant = :t UNION SELECT 1 FROM tenant_keys WHERE tenant = :t"
         " UNION SELECT 1 FROM api_keys WHERE tenant = :t",

@@ -7,15 +7,14 @@ one process destroys is gone for all of them.
 import hashlib
 import hmac
 import secrets
-import sqlite3
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from enroll import clock
-from enroll.database import Database
-from enroll.errors import SealBroken
+from enroll.errors import SealBroken, StoreIncomplete
 from enroll.masterkey import KeySource
 from enroll.sealing import MasterKey, key_number, new_key, seal, unseal
+from enroll.sql import Connection, Database, Row
 
 _AUDIT = "audit"
 
@@ -36,14 +35,16 @@ def recording_context(enrollment: int) -> str:
 _UNSEALED = (
     (
         "embeddings",
+        "enrollment",
         embedding_context,
-        "SELECT embeddings.rowid AS row, enrollment AS owner, model_sha256, sealed, tenant FROM embeddings"
+        "SELECT enrollment AS owner, model_sha256, sealed, tenant FROM embeddings"
         " JOIN enrollments ON enrollments.number = enrollment JOIN speakers ON speakers.number = speaker",
     ),
     (
         "templates",
+        "speaker",
         template_context,
-        "SELECT templates.rowid AS row, speaker AS owner, model_sha256, sealed, tenant FROM templates"
+        "SELECT speaker AS owner, model_sha256, sealed, tenant FROM templates"
         " JOIN speakers ON speakers.number = speaker",
     ),
 )
@@ -66,10 +67,12 @@ class Vault:
         if known is None:
             with database.write() as connection:
                 if connection.execute("SELECT 1 FROM store").fetchone() is None:
+                    _refuse_half_copied(connection, database.path)
                     self._found(connection, source.first())
+                self.keychain(connection)  # another server may have been faster, with another key
             database.purge()
 
-    def keychain(self, connection: sqlite3.Connection) -> "Keychain":
+    def keychain(self, connection: Connection) -> "Keychain":
         """Return the keys as this transaction sees them. Raises MasterKeyUnusable."""
         wanted = connection.execute("SELECT master_key FROM store").fetchone()[0]
         master = self._master
@@ -77,7 +80,7 @@ class Vault:
             self._master = master = self.source.load(wanted)
         return Keychain(connection, master)
 
-    def _found(self, connection: sqlite3.Connection, master: MasterKey) -> None:
+    def _found(self, connection: Connection, master: MasterKey) -> None:
         """Give a store its identity and its keys, and seal the vectors of an older version."""
         connection.execute(
             "INSERT INTO store VALUES (1, ?, ?, ?)",
@@ -85,21 +88,28 @@ class Vault:
         )
         self._master = master
         keychain = Keychain(connection, master)
-        for table, context, select in _UNSEALED:
+        if not connection.seals_templates:
+            return  # such a store never was of version 1
+        for table, owner, context, select in _UNSEALED:
             for row in connection.execute(select).fetchall():
                 sealed = keychain.seal(
                     row["tenant"], context(row["owner"], row["model_sha256"]), row["sealed"]
                 )
-                connection.execute(f"UPDATE {table} SET sealed = ? WHERE rowid = ?", (sealed, row["row"]))
+                connection.execute(
+                    f"UPDATE {table} SET sealed = ? WHERE {owner} = ? AND model_sha256 = ?",
+                    (sealed, row["owner"], row["model_sha256"]),
+                )
 
 
 class Keychain:
     """The keys in one transaction; each is unwrapped when first needed."""
 
-    def __init__(self, connection: sqlite3.Connection, master: MasterKey) -> None:
+    def __init__(self, connection: Connection, master: MasterKey) -> None:
         self.connection, self._master = connection, master
         self._ciphers: dict[int, AESGCM] = {}
         self._current: dict[str, int] = {}
+        self._pseudonym_keys: dict[str, bytes] = {}
+        self._audit_key: bytes | None = None
 
     def seal(self, tenant: str, context: str, data: bytes) -> bytes:
         """Seal bytes under the tenant's newest key, which is made when there is none (a write, then)."""
@@ -119,6 +129,9 @@ class Keychain:
         Without the keys it leads back to nobody. Makes the tenant's pseudonym key when there is none.
         """
         known = self.known_pseudonym(tenant, speaker_id)
+        if known is None:
+            self.connection.lock("pseudonyms")
+            known = self.known_pseudonym(tenant, speaker_id)
         if known is not None:
             return known
         self.add_key(tenant, "pseudonym")
@@ -126,16 +139,21 @@ class Keychain:
 
     def known_pseudonym(self, tenant: str, speaker_id: str) -> str | None:
         """Return the same, or None in a tenant for whom none was ever given."""
-        row = self._key_row(tenant, "pseudonym")
-        if row is None:
-            return None
-        key = self._master.unwrap(_purpose("pseudonym", tenant), row["wrapped"])
+        key = self._pseudonym_keys.get(tenant)
+        if key is None:
+            row = self._key_row(tenant, "pseudonym")
+            if row is None:
+                return None
+            key = self._master.unwrap(_purpose("pseudonym", tenant), row["wrapped"])
+            self._pseudonym_keys[tenant] = key
         return hmac.new(key, speaker_id.encode(), hashlib.sha256).hexdigest()[:32]
 
     def audit_key(self) -> bytes:
         """Return the key that the audit log's chain is made with."""
-        wrapped = self.connection.execute("SELECT audit_key FROM store").fetchone()[0]
-        return self._master.unwrap(_AUDIT, wrapped)
+        if self._audit_key is None:
+            wrapped = self.connection.execute("SELECT audit_key FROM store").fetchone()[0]
+            self._audit_key = self._master.unwrap(_AUDIT, wrapped)
+        return self._audit_key
 
     def add_key(self, tenant: str, purpose: str = "seal") -> int:
         """Make a key; from now on it is the tenant's newest. Returns its number."""
@@ -168,8 +186,8 @@ class Keychain:
             (master.id, master.wrap(_AUDIT, self._master.unwrap(_AUDIT, wrapped))),
         )
 
-    def _key_row(self, tenant: str, purpose: str) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self.connection.execute(
+    def _key_row(self, tenant: str, purpose: str) -> Row | None:
+        row: Row | None = self.connection.execute(
             "SELECT * FROM tenant_keys WHERE tenant = ? AND purpose = ? ORDER BY number DESC LIMIT 1",
             (tenant, purpose),
         ).fetchone()
@@ -187,6 +205,12 @@ class Keychain:
             key = self._master.unwrap(_purpose("seal", row["tenant"]), row["wrapped"])
             self._ciphers[number] = AESGCM(key)
         return self._ciphers[number]
+
+
+def _refuse_half_copied(connection: Connection, path: object) -> None:
+    """A copy brings the audit log first and the store's identity last."""
+    if connection.execute("SELECT 1 FROM audit LIMIT 1").fetchone() is not None:
+        raise StoreIncomplete(path)
 
 
 def _purpose(purpose: str, tenant: str) -> str:

@@ -1,5 +1,6 @@
 """Unit vectors: checked, stored as little-endian float32, averaged into directions."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,17 @@ def to_blob(vector: Vector) -> bytes:
 def from_blob(blob: bytes) -> Vector:
     """Read a vector from the store."""
     return np.frombuffer(blob, dtype="<f4").astype(np.float32)
+
+
+def to_text(vector: Vector) -> str:
+    """Write a vector as pgvector reads it; at half precision, where it is kept in that."""
+    return "[" + ",".join(map(str, vector.astype(np.float16).tolist())) + "]"
+
+
+def from_text(text: str) -> Vector:
+    """Read a vector that pgvector wrote, and make it a unit vector again."""
+    vector = np.asarray(json.loads(text), dtype=np.float64)
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
 def mean_direction(vectors: Sequence[Vector]) -> Vector | None:

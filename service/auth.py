@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
 from enroll.audit import actor
 from enroll.keys import ApiKey
@@ -29,11 +30,18 @@ def authorized(engine: Engine, text: str | None, scope: str | None = None) -> Ap
     return _holding(key, scope)
 
 
-def bearer(request: Request) -> ApiKey:
+async def authorized_aside(engine: Engine, text: str | None, scope: str | None = None) -> ApiKey:
+    """`authorized`, beside the event loop where a server is asked for it and may be away."""
+    if engine.store.database.shared:
+        return await run_in_threadpool(authorized, engine, text, scope)
+    return authorized(engine, text, scope)
+
+
+async def bearer(request: Request) -> ApiKey:
     """The request's key, whatever its scopes, looked up and counted once; raises a 401 or 429."""
     known: ApiKey | None = getattr(request.state, "api_key", None)
     if known is None:
-        known = authorized(engine_of(request), token_of(request))
+        known = await authorized_aside(engine_of(request), token_of(request))
         request.state.api_key, request.state.key_id = known, known.id
     return known
 
@@ -51,7 +59,7 @@ def require(scope: str) -> Callable[..., Awaitable[ApiKey]]:
         request: Request,
         _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],  # for the OpenAPI document
     ) -> ApiKey:
-        key = bearer(request)
+        key = await bearer(request)
         actor.set(f"key:{key.id}")
         return _holding(key, scope)
 

@@ -26,7 +26,7 @@ from enroll.keys import ApiKey
 from enroll.types import Speaker
 from runtime.errors import RuntimeFault
 from service import errors
-from service.auth import authorized
+from service.auth import authorized_aside
 from service.errors import RETRY_AFTER, ServiceError, shown, status_of
 from service.uploads import MAX_NAME, recordings
 from service.work import engine_of, work
@@ -109,7 +109,8 @@ def _caller(scope: str) -> Any:
         request: Request,
         version: Annotated[str, Query(alias="api-version", max_length=MAX_NAME)] = VERSION,
     ) -> ApiKey:
-        key = authorized(engine_of(request), request.headers.get("ocp-apim-subscription-key"), scope)
+        text = request.headers.get("ocp-apim-subscription-key")
+        key = await authorized_aside(engine_of(request), text, scope)
         request.state.key_id = key.id
         actor.set(f"key:{key.id}")
         if version != VERSION:

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from enroll.decision import decide_identify, decide_verify, score
 from enroll.errors import SpeakerOptedOut
-from enroll.index import SpeakerIndex
+from enroll.index import index_of
 from enroll.keys import ApiKey
-from enroll.store import Store
 from enroll.types import NewEnrollment
 from runtime.audio import Recording, Samples, decode, encode
 from runtime.embedder import Embedding
@@ -118,12 +117,12 @@ class Engine:
         self.default_model = settings.default_model or next(iter(self.models))
         self.detector = SpeechDetector()
         try:
-            self.store = Store(settings.store_path, settings.enroll_required_speech_s, settings.key_source)
+            self.store = settings.open_store()
         except BaseException:
             self._close_models()
             raise
-        self.index = SpeakerIndex(self.store)
-        self.rates = RateLimits(settings.rate_limit, settings.rate_burst)
+        self.index = index_of(self.store)
+        self.rates = RateLimits(settings.rate_limit, settings.rate_burst, self.store.buckets)
         self._checking, self._checked_at = threading.Lock(), -READY_FOR_S
 
     def close(self) -> None:
@@ -315,6 +314,7 @@ class Engine:
 
         Raises what went wrong. The example is a synthetic voice: readiness needs nobody's recording.
         """
+        self.store.database.ping()
         example = Recording(synthetic_voice(EXAMPLE_S), source_rate=16_000, clipping=0.0, warnings=())
         report, speech = self.detector.detect(example)
         QualityLimits(EXAMPLE_S / 4, -np.inf, 1.0).check(report)

@@ -54,7 +54,7 @@ async def _once(
         raise ServiceError(
             422, "idempotency_key_invalid", f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters"
         )
-    store, caller = engine_of(request).store, bearer(request)
+    store, caller = engine_of(request).store, await bearer(request)
     request.app.state.admission.check()
     fingerprint = await run_in_threadpool(_fingerprint, request, await request.body())
     scope = caller.id

@@ -6,14 +6,18 @@ import math
 import threading
 import time
 
+from enroll.opening import Buckets
 from service.errors import ServiceError
 
 
 class RateLimits:
-    """A token bucket for each key: `per_s` requests a second, `burst` at once; 0 a second is no limit."""
+    """A token bucket for each key: `per_s` requests a second, `burst` at once; 0 a second is no limit.
 
-    def __init__(self, per_s: float, burst: int) -> None:
-        self._per_s, self._burst = per_s, float(burst)
+    The buckets are this process's, or those that several servers share.
+    """
+
+    def __init__(self, per_s: float, burst: int, shared: Buckets | None = None) -> None:
+        self._per_s, self._burst, self._shared = per_s, float(burst), shared
         self._buckets: dict[str, tuple[float, float]] = {}  # key id -> tokens left, and when
         self._lock = threading.Lock()
 
@@ -21,18 +25,24 @@ class RateLimits:
         """Take one request's token; raises a 429 that says when there is one again."""
         if not self._per_s:
             return
-        with self._lock:
-            now = time.monotonic()
-            tokens, at = self._buckets.get(key_id, (self._burst, now))
-            tokens = min(self._burst, tokens + (now - at) * self._per_s)
-            enough = tokens >= 1.0
-            self._buckets[key_id] = (tokens - 1.0 if enough else tokens, now)
-        if not enough:
-            wait_s = math.ceil((1.0 - tokens) / self._per_s)
+        left = self._left(key_id)
+        if left < 0:
+            wait_s = math.ceil(-left / self._per_s)
             detail = (
                 f"this API key makes more than {self._per_s:g} requests a second: try again in {wait_s} s"
             )
             raise ServiceError(429, "rate_limited", detail, {"Retry-After": str(wait_s)})
+
+    def _left(self, key_id: str) -> float:
+        """Take a token; how many are left, less than 0 when there was none."""
+        if self._shared is not None:
+            return self._shared.take(key_id, self._per_s, self._burst)
+        with self._lock:
+            now = time.monotonic()
+            tokens, at = self._buckets.get(key_id, (self._burst, now))
+            tokens = min(self._burst, tokens + (now - at) * self._per_s)
+            self._buckets[key_id] = (tokens - 1.0 if tokens >= 1.0 else tokens, now)
+        return tokens - 1.0
 
 
 class BodyBudget:

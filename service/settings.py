@@ -10,7 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from enroll.attempts import AttemptLimits
 from enroll.masterkey import KeyFile, KeySource, KeyText
-from enroll.store import KEY_FILE
+from enroll.opening import is_postgres
+from enroll.store import KEY_FILE, Store
 
 SHIPPED_MODELS = Path(__file__).parent.parent / "runtime" / "weights"
 
@@ -22,6 +23,12 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         Path.home() / ".local" / "share" / "sayso", description="Folder of everything the service keeps."
+    )
+    store: SecretStr | None = Field(
+        None, description="`postgresql://…`: keep the store there; a file in the data folder if unset."
+    )
+    store_standby: SecretStr | None = Field(
+        None, description="`postgresql://…` of a standby of that server, which identify reads from."
     )
     master_key: SecretStr | None = Field(
         None, description="The key that all others are wrapped with: 64 hex digits. Goes before the file."
@@ -136,6 +143,15 @@ class Settings(BaseSettings):
             raise ValueError("SAYSO_TLS_CERT and SAYSO_TLS_KEY go together")
         return self
 
+    @model_validator(mode="after")
+    def _store_is_a_server(self) -> Settings:
+        for name, address in (("SAYSO_STORE", self.store), ("SAYSO_STORE_STANDBY", self.store_standby)):
+            if address is not None and not is_postgres(address.get_secret_value()):
+                raise ValueError(f"{name} is an address that begins with postgresql://")
+        if self.store_standby is not None and self.store is None:
+            raise ValueError("SAYSO_STORE_STANDBY goes with SAYSO_STORE")
+        return self
+
     @property
     def attempt_limits(self) -> AttemptLimits:
         return AttemptLimits(
@@ -145,6 +161,12 @@ class Settings(BaseSettings):
     @property
     def store_path(self) -> Path:
         return self.data_dir / "sayso.db"
+
+    def open_store(self) -> Store:
+        """The store of these settings; raises StoreError."""
+        address = self.store_path if self.store is None else self.store.get_secret_value()
+        standby = None if self.store_standby is None else self.store_standby.get_secret_value()
+        return Store(address, self.enroll_required_speech_s, self.key_source, standby)
 
     @property
     def key_source(self) -> KeySource:

@@ -64,8 +64,7 @@ def engine() -> Iterator[Engine]:
 
 def store() -> Store:
     """The service's own store, for commands that embed nothing."""
-    chosen = settings()
-    return Store(chosen.store_path, chosen.enroll_required_speech_s, chosen.key_source)
+    return settings().open_store()
 
 
 def call(tenant: str) -> Call:

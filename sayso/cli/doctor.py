@@ -18,6 +18,7 @@ import typer
 
 from enroll import clock
 from enroll.errors import EnrollError
+from enroll.index import index_of
 from enroll.lock import holder
 from enroll.store import KEY_FILE, Store
 from runtime.errors import RuntimeFault
@@ -162,6 +163,9 @@ def _disk(chosen: Settings) -> Iterator[Finding]:
 
 
 def _store(chosen: Settings, served: dict[str, ServedModel]) -> Iterator[Finding]:
+    if chosen.store is not None:
+        yield from _served_store(chosen, served)
+        return
     path = chosen.store_path
     if not path.exists():
         yield Finding("store", "ok", "none yet: the first start makes it, its master key and an API key")
@@ -169,10 +173,25 @@ def _store(chosen: Settings, served: dict[str, ServedModel]) -> Iterator[Finding
     running = holder(path)
     yield Finding("service", "ok", f"running: {running}" if running else "not running on this store")
     try:
-        with Store(path, chosen.enroll_required_speech_s, chosen.key_source) as store:
+        with chosen.open_store() as store:
             yield from _contents(store, served)
             yield from _api_keys(store, chosen)
             yield from _backups(store)
+    except EnrollError as error:
+        yield Finding("store", "broken", str(error))
+        return
+    yield from _master_key(chosen)
+
+
+def _served_store(chosen: Settings, served: dict[str, ServedModel]) -> Iterator[Finding]:
+    try:
+        with chosen.open_store() as store:
+            store.database.ping()
+            yield Finding("store", "ok", f"{store.database.path} answers and takes changes")
+            yield from _outdated(store, served)
+            yield from _api_keys(store, chosen)
+            for problem in index_of(store).check():
+                yield Finding("store", "look", problem, "sayso store index")
     except EnrollError as error:
         yield Finding("store", "broken", str(error))
         return
@@ -185,6 +204,10 @@ def _contents(store: Store, served: dict[str, ServedModel]) -> Iterator[Finding]
         yield Finding("store", "broken", damage[0], fix)
     else:
         yield Finding("store", "ok", "the file is sound (sayso check looks at every sealed value, too)")
+    yield from _outdated(store, served)
+
+
+def _outdated(store: Store, served: dict[str, ServedModel]) -> Iterator[Finding]:
     for name, model in served.items():
         if outdated := store.recordings.outdated(model.embedder.sha256):
             yield Finding(

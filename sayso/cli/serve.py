@@ -34,6 +34,9 @@ def serve(
     """Run the service."""
     chosen = common.settings(host=host, port=port)
     logs.configure(chosen.log_level)
+    if chosen.store is not None:  # which several servers may share
+        _serve(chosen)
+        return
     with only_server(chosen.store_path, f"http://{chosen.host}:{chosen.port}"):
         _serve(chosen)
 
@@ -58,10 +61,10 @@ def _serve(chosen: Settings) -> None:
         ws_ping_timeout=20.0 + chosen.request_timeout_s,
     )
     try:
-        if damage := engine.store.check():
+        if not engine.store.database.shared and (damage := engine.store.check()):
             raise StoreCorrupt(chosen.store_path, damage[0])
         engine.index.warm()
-        if differences := engine.index.check():
+        if not engine.store.database.shared and (differences := engine.index.check()):
             raise StoreCorrupt(chosen.store_path, differences[0])
         engine.check()
         listening = config.bind_socket()  # before anything is promised
@@ -90,7 +93,8 @@ def _first_key(keys: KeyRing, chosen: Settings) -> str | None:
 def _announce(engine: Engine, chosen: Settings, new_key: str | None) -> None:
     tls = chosen.tls_cert is not None
     url = f"{'https' if tls else 'http'}://{chosen.host}:{chosen.port}"
-    lines = [f"Sayso answers on {url} (API: {url}/docs), keeping its data in {chosen.data_dir}"]
+    where = chosen.data_dir if chosen.store is None else engine.store.database.path
+    lines = [f"Sayso answers on {url} (API: {url}/docs), keeping its data in {where}"]
     for model in engine.models.values():
         point = model.policy.operating_point if model.policy else None
         state = f"threshold {point.source}" if point else "NOT CALIBRATED: it will refuse to decide"

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from enroll.index import SpeakerIndex
+from enroll.errors import BackupRefused
+from enroll.index import index_of
 from enroll.restore import restore_backup
 from sayso.cli import common
 from sayso.cli.common import AsJson
@@ -48,6 +49,11 @@ def restore(
 ) -> None:
     """Go back to a backup, also while the service runs. What was erased since stays erased."""
     chosen = common.settings()
+    if chosen.store is not None:
+        raise BackupRefused(
+            "A store on PostgreSQL is restored with PostgreSQL's own tools: use pg_restore, or recovery to a "
+            "point in time (docs/how-to/postgresql.md)."
+        )
     with _progress("pages") as advance:
         restored = restore_backup(chosen.store_path, file, chosen.key_source, advance)
     text = f"restored {restored.speakers} speakers"
@@ -66,7 +72,7 @@ def check(
             store.rebuild_templates()
         problems = store.check() + store.check_templates()
         if not problems:  # an index is built from what has just been found sound
-            index = SpeakerIndex(store)
+            index = index_of(store)
             index.warm()
             problems = index.check()
         audit = store.audit.verify()

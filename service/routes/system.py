@@ -9,6 +9,7 @@ import structlog
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from enroll.errors import StoreError
 from service.auth import CHALLENGE, Reader, token_of
 from service.errors import ServiceError
 from service.schemas import Health, ModelList, ModelOut
@@ -51,6 +52,8 @@ async def readyz(request: Request) -> Health:
     except Exception as error:
         log.error("not ready", exc_info=error)
         detail = "the service cannot work through its own example: its log says why"
+        if isinstance(error, StoreError):
+            detail = "the store cannot be used now: the log says why"
         raise ServiceError(503, "not_ready", detail) from error
     return Health(status="ok")
 

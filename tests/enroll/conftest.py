@@ -1,12 +1,43 @@
-"""What the enrolment tests share: a store in a fresh folder."""
+"""What the enrolment tests share: a store in a fresh folder, and the same on a real PostgreSQL.
 
-from collections.abc import Iterator
+The modules in CONTRACT say what any store does: each of their tests runs on both, unless it asks for `path`,
+the file, or is marked `embedded`: then it looks into what only the embedded store has.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from enroll_samples import REQUIRED_S
+from pgserver import MASTER_KEY, Server, ServerUnavailable
 
+from enroll.index import Index, index_of
+from enroll.masterkey import KeyText
 from enroll.store import Store
+
+CONTRACT = ("audit", "contract", "idempotency", "index", "keys", "recordings", "rights", "store", "threads")
+Opener = Callable[..., Store]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        module = metafunc.module.__name__.rpartition("test_enroll_")[2]
+        marked = metafunc.definition.get_closest_marker("embedded") is not None
+        both = module in CONTRACT and not marked and "path" not in metafunc.fixturenames
+        metafunc.parametrize("engine", ["embedded", "postgres"] if both else ["embedded"])
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server with pgvector, for this run; without one the tests that need it are skipped."""
+    try:
+        running = Server()
+    except ServerUnavailable as missing:
+        pytest.skip(str(missing))
+    try:
+        yield running.create()
+    finally:
+        running.remove()
 
 
 @pytest.fixture
@@ -16,7 +47,30 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[Store]:
+def opened(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Opener:
+    """Open this test's store, again and again: the same one each time."""
+    if engine == "embedded":
+        file = tmp_path / "data" / "sayso.db"
+        return lambda required_speech_s=REQUIRED_S: Store(file, required_speech_s)
+    running: Server = request.getfixturevalue("server")
+    address = running.url(running.database())
+    return lambda required_speech_s=REQUIRED_S: Store(address, required_speech_s, KeyText(MASTER_KEY))
+
+
+@pytest.fixture
+def store(opened: Opener) -> Iterator[Store]:
     """Open an empty store that asks for 10 s of speech."""
-    with Store(path, REQUIRED_S) as opened:
-        yield opened
+    with opened() as empty:
+        yield empty
+
+
+@pytest.fixture
+def index(store: Store) -> Index:
+    """What searches that store."""
+    return index_of(store)
+
+
+@pytest.fixture
+def rounding(engine: str) -> float:
+    """How far a stored template may be from the mean of its recordings: the server keeps half precision."""
+    return 1e-6 if engine == "embedded" else 1e-3

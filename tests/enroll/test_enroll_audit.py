@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from enroll import audit as audit_module
 from enroll.audit import acting
 from enroll.errors import SpeakerExists, StoreUnavailable
 from enroll.store import Store
+
+Opener = Callable[..., Store]
 
 
 def life_of(store: Store, name: str = "alice") -> None:
@@ -142,12 +145,12 @@ def test_cutting_off_the_end_is_found_by_a_head_noted_before(store: Store, path:
     assert store.audit.verify((head.entries, head.head)).broken == 5
 
 
-def test_decisions_are_written_together_and_at_closing(store: Store, path: Path) -> None:
+def test_decisions_are_written_together_and_at_closing(store: Store, opened: Opener) -> None:
     for number in range(10):
         store.audit.note("verify", "t", "alice", decision="accept", turn=number)
     store.create_speaker("t", "bob")
     store.close()
-    with Store(path, REQUIRED_S) as again:
+    with opened() as again:
         found = [event for event in again.audit.events() if event.event == "verify"]
         assert [event.facts["turn"] for event in found] == list(range(10))
         assert again.audit.verify().broken is None
@@ -176,8 +179,8 @@ def test_decisions_are_refused_when_too_many_cannot_be_logged(
     assert len(store.audit.events()) == 3
 
 
-def test_two_processes_share_one_chain(store: Store, path: Path) -> None:
-    with Store(path, REQUIRED_S) as other:
+def test_two_processes_share_one_chain(store: Store, opened: Opener) -> None:
+    with opened() as other:
         for turn in range(6):
             (store, other)[turn % 2].create_speaker("t", f"s{turn}")
             (store, other)[turn % 2].audit.note("verify", "t", f"s{turn}", model=MODEL)

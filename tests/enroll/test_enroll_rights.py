@@ -13,7 +13,7 @@ from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 
 from enroll import clock
 from enroll.errors import InvalidField, SpeakerExists, SpeakerNotFound, SpeakerOptedOut
-from enroll.index import SpeakerIndex
+from enroll.index import index_of
 from enroll.store import Store
 from enroll.types import Consent
 
@@ -69,7 +69,7 @@ def test_an_expiry_lies_ahead(store: Store, time: Any, moment: datetime) -> None
 
 
 def test_an_expired_speaker_is_gone_at_once_and_erased_later(store: Store, path: Path, time: Any) -> None:
-    index = SpeakerIndex(store)
+    index = index_of(store)
     for name, hours in (("alice", 1), ("bob", 2), ("carol", None)):
         store.create_speaker("t", name, groups=["g"], expires_at=hours and NOW + hours * HOUR)
         store.add_enrollment("t", name, recording(1, REQUIRED_S))
@@ -111,7 +111,7 @@ def test_the_id_of_an_expired_speaker_is_free(store: Store, time: Any) -> None:
 
 
 def test_an_expiry_can_be_put_off(store: Store, time: Any) -> None:
-    index = SpeakerIndex(store)
+    index = index_of(store)
     store.create_speaker("t", "alice", expires_at=NOW + HOUR)
     store.add_enrollment("t", "alice", recording(1, REQUIRED_S))
     index.warm()

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from enroll_samples import MODEL, REQUIRED_S, recording, unit
 
 from enroll.errors import SpeakerNotFound
-from enroll.index import SpeakerIndex
+from enroll.index import index_of
 from enroll.store import Store
 
 ROUNDS = 25
 
 
 def test_enrolling_deleting_and_searching_at_once(store: Store) -> None:
-    index = SpeakerIndex(store)
+    index = index_of(store)
     gone: set[str] = set()
     stop = threading.Event()
 
@@ -43,7 +43,7 @@ def test_enrolling_deleting_and_searching_at_once(store: Store) -> None:
 
 
 def test_one_speaker_pulled_from_all_sides(store: Store) -> None:
-    index = SpeakerIndex(store)
+    index = index_of(store)
     stop = threading.Event()
 
     def churn() -> None:

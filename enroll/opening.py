@@ -1,0 +1,52 @@
+"""Which database an address means."""
+
+from pathlib import Path
+from typing import Protocol
+
+from enroll.database import Database as SqliteDatabase
+from enroll.disk import clear_drafts
+from enroll.errors import InvalidField
+from enroll.sql import Database
+
+_POSTGRES = ("postgresql://", "postgres://")
+
+
+def is_postgres(address: Path | str) -> bool:
+    """Tell whether this is a server's address; anything else is the path of a file."""
+    return str(address).startswith(_POSTGRES)
+
+
+def open_database(address: Path | str, standby: str | None = None) -> Database:
+    """Open a store's database, and make or migrate its tables. Raises StoreError.
+
+    `address` is the path of an SQLite file or `postgresql://…`; only the latter has a `standby`.
+    """
+    if not is_postgres(address):
+        if standby is not None:
+            raise InvalidField("SAYSO_STORE_STANDBY", "only a store on PostgreSQL has a standby")
+        opened = SqliteDatabase(address)
+        clear_drafts(opened.path.parent)
+        return opened
+    try:
+        from enroll.postgres.database import PostgresDatabase
+    except ImportError as error:
+        raise InvalidField(
+            "SAYSO_STORE", "install what PostgreSQL needs with pip install '.[postgres]'"
+        ) from error
+    return PostgresDatabase(str(address), standby)
+
+
+class Buckets(Protocol):
+    """Token buckets of requests that several servers draw from."""
+
+    def take(self, key: str, per_s: float, burst: float) -> float:
+        """Take one token; returns how many are left, less than 0 when there was none to take."""
+
+
+def shared_buckets(database: Database) -> Buckets | None:
+    """The buckets of a database that several servers use; None where one server counts for itself."""
+    if not database.shared:
+        return None
+    from enroll.postgres.rates import SharedBuckets
+
+    return SharedBuckets(database)
