@@ -21,7 +21,6 @@ from service.settings import SHIPPED_MODELS, Settings
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 KUBERNETES = DOCKER / "kubernetes"
-NOT_YET = {"SAYSO_STORE", "SAYSO_STORE_STANDBY"}  # TODO: gone with the merge of the PostgreSQL store
 VERSIONS = ("1.30", "1.33", "1.37")  # what is in use, and the newest whose schemas there are
 
 
@@ -62,7 +61,7 @@ def test_a_pod_is_asked_stopped_and_scaled_by_what_the_service_has(manifests: di
     environment = manifests["ConfigMap"]["data"]
     known = {f"SAYSO_{name.upper()}" for name in Settings.model_fields}
     for name in [*environment, *(one["name"] for one in container["env"])]:
-        assert not name.startswith("SAYSO_") or name in known | NOT_YET, name
+        assert not name.startswith("SAYSO_") or name in known, name
     assert spec["terminationGracePeriodSeconds"] > float(environment["SAYSO_DRAIN_S"]) + GRACE_S
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
@@ -110,7 +109,7 @@ def test_the_cluster_is_two_replicas_of_one_service_that_nginx_knows() -> None:
     assert first["environment"] == second["environment"]
     for name in first["environment"]:
         known = {f"SAYSO_{field.upper()}" for field in Settings.model_fields}
-        assert not name.startswith("SAYSO_") or name in known | NOT_YET, name
+        assert not name.startswith("SAYSO_") or name in known, name
     assert int(first["stop_grace_period"].removesuffix("s")) > first["environment"]["SAYSO_DRAIN_S"] + GRACE_S
     assert [name for name, one in members.items() if "ports" in one] == ["nginx"]
     named = re.findall(r"^server (\S+):8000 ", (DOCKER / "replicas.conf").read_text(), re.M)

@@ -84,7 +84,7 @@ class Nginx:
         (folder / "nginx.conf").write_text(text)
         (folder / "replicas.conf").write_text(servers(replicas))
         self.log = folder / "log"
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:  # the access log is opened by its name beside it
             command = [tool("nginx"), "-e", "stderr", "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.url = f"http://127.0.0.1:{port}"
