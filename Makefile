@@ -50,7 +50,7 @@ format: $(VENV)/.dev ## rewrite the code in the project's style
 
 LOCK = requirements.lock
 lock: $(VENV)/.dev ## pin what is served (Linux x86-64, Python 3.11) with hashes; keeps pins that still fit
-	$(VENV)/bin/uv pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes \
+	$(VENV)/bin/uv pip compile --quiet pyproject.toml --extra postgres --python-version 3.11 --generate-hashes \
 		--python-platform x86_64-unknown-linux-gnu --no-header --no-annotate -o $(LOCK)
 
 audit: $(VENV)/.dev ## look the pinned packages up among known vulnerabilities (needs pypi.org)

@@ -29,6 +29,15 @@ class SqliteConnection(sqlite3.Connection):
     def lock(self, name: str, /) -> None:
         """Nothing to do: there is one writer at a time."""
 
+    def counted(self, table: str, /) -> int:
+        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def count_from(self, table: str, number: int, /) -> None:
+        number = max(number, self.counted(table))
+        self.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+        self.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
+
 
 class Database:
     """One SQLite file in WAL mode: one writer at a time, any number of readers.

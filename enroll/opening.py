@@ -16,10 +16,11 @@ def is_postgres(address: Path | str) -> bool:
     return str(address).startswith(_POSTGRES)
 
 
-def open_database(address: Path | str, standby: str | None = None) -> Database:
+def open_database(address: Path | str, standby: str | None = None, patient: bool = False) -> Database:
     """Open a store's database, and make or migrate its tables. Raises StoreError.
 
-    `address` is the path of an SQLite file or `postgresql://…`; only the latter has a `standby`.
+    `address` is the path of an SQLite file or `postgresql://…`. Only the latter has a `standby`, and time
+    limits that `patient` work on whole tables does without.
     """
     if not is_postgres(address):
         if standby is not None:
@@ -33,7 +34,7 @@ def open_database(address: Path | str, standby: str | None = None) -> Database:
         raise InvalidField(
             "SAYSO_STORE", "install what PostgreSQL needs with pip install '.[postgres]'"
         ) from error
-    return PostgresDatabase(str(address), standby)
+    return PostgresDatabase(str(address), standby, patient)
 
 
 class Buckets(Protocol):

@@ -44,6 +44,12 @@ class Connection(Protocol):
     def lock(self, name: str, /) -> None:
         """Wait until no other transaction holds this name, and hold it until the end of this one."""
 
+    def counted(self, table: str, /) -> int:
+        """The last number that this table's rows were given; its row may be gone."""
+
+    def count_from(self, table: str, number: int, /) -> None:
+        """Give numbers after this one from now on, and after those given before."""
+
 
 class Database(Protocol):
     """A store's tables, wherever they are. Any call may raise StoreError."""

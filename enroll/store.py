@@ -60,11 +60,11 @@ class Store:
     """Everything kept about speakers. Thread-safe; several processes may open the same store.
 
     `path` is that of an SQLite file, or `postgresql://…`; with the latter, searches may be made on the
-    `standby` of that address. A speaker is enrolled once `required_speech_s` seconds of net speech are
-    stored. `keys`, `answers`, `attempts`, `audit`, `tenants`, `rights`, `recordings`, `buckets` (None unless
-    several servers share them) and `feed` (the index's view) are of the same database. What is sealed opens
-    with the key of `key_source`, by default the file `master.key` beside an SQLite file, made with a new
-    store. Any call may raise StoreError.
+    `standby` of that address, and `patient` work on all of it has no time limit. A speaker is enrolled once
+    `required_speech_s` seconds of net speech are stored. `keys`, `answers`, `attempts`, `audit`, `tenants`,
+    `rights`, `recordings`, `buckets` (None unless several servers share them) and `feed` (the index's view)
+    are of the same database. What is sealed opens with the key of `key_source`, by default the file
+    `master.key` beside an SQLite file, made with a new store. Any call may raise StoreError.
     """
 
     def __init__(
@@ -73,9 +73,10 @@ class Store:
         required_speech_s: float,
         key_source: KeySource | None = None,
         standby: str | None = None,
+        patient: bool = False,
     ) -> None:
         self.required_speech_s = required_speech_s
-        self._database = open_database(path, standby)
+        self._database = open_database(path, standby, patient)
         try:
             if key_source is None:
                 if self._database.shared:

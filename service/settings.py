@@ -162,11 +162,11 @@ class Settings(BaseSettings):
     def store_path(self) -> Path:
         return self.data_dir / "sayso.db"
 
-    def open_store(self) -> Store:
-        """The store of these settings; raises StoreError."""
+    def open_store(self, patient: bool = False) -> Store:
+        """The store of these settings, `patient` for work on all of it; raises StoreError."""
         address = self.store_path if self.store is None else self.store.get_secret_value()
         standby = None if self.store_standby is None else self.store_standby.get_secret_value()
-        return Store(address, self.enroll_required_speech_s, self.key_source, standby)
+        return Store(address, self.enroll_required_speech_s, self.key_source, standby, patient)
 
     @property
     def key_source(self) -> KeySource:

@@ -31,8 +31,12 @@ _CONNECTING = {
 }
 _SESSION = (
     "SET statement_timeout = '10s'; SET lock_timeout = '5s';"
-    " SET idle_in_transaction_session_timeout = '30s'; SET client_encoding = 'UTF8'"
+    " SET idle_in_transaction_session_timeout = '30s'; SET client_encoding = 'UTF8';"
+    # what was acknowledged is on the disk; a stricter setting of the server stays
+    " SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') = 'off'"
 )
+_PATIENT = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 _LEAST_PGVECTOR = (0, 8)  # whose HNSW scans go on until enough is found
 _FIX = "Check that the server runs, accepts changes and can be reached; Sayso goes on by itself when it does."
 
@@ -43,19 +47,20 @@ class PostgresDatabase:
     """A store's tables on a server, and if there is one, a standby of it that searches may read.
 
     `address` is what libpq takes: several hosts, of which the one that takes writes is used, too. Opening
-    makes or migrates the tables; it raises StoreForeign, StoreTooNew or StoreUnavailable.
+    makes or migrates the tables; it raises StoreForeign, StoreTooNew or StoreUnavailable. A statement may
+    take ten seconds, or with `patient` as long as it takes.
     """
 
     shared = True
 
-    def __init__(self, address: str, standby: str | None = None) -> None:
+    def __init__(self, address: str, standby: str | None = None, patient: bool = False) -> None:
         conninfo, self.path = _conninfo(address)
         self._closed = False
         with self._translated(), psycopg.connect(conninfo, autocommit=True, row_factory=rows_by_name) as raw:
             _prepare(raw, self.path)
-        self._pools = [_pool(conninfo)]
+        self._pools = [_pool(conninfo, patient)]
         if standby is not None:
-            self._pools.append(_pool(_conninfo(standby)[0]))
+            self._pools.append(_pool(_conninfo(standby)[0], patient))
 
     @property
     def has_standby(self) -> bool:
@@ -77,20 +82,15 @@ class PostgresDatabase:
         ]
         locks.append(f"pg_advisory_xact_lock({scope_number(*scope)})")
         tenant = scope[0] if scope else EVERYBODY
-        opening = f"BEGIN READ WRITE; {_showing(tenant)}; " + "; ".join(f"SELECT {lock}" for lock in locks)
+        opening = f"BEGIN; {_showing(tenant)}; " + "; ".join(f"SELECT {lock}" for lock in locks)
         with self._transaction(self._pools[0], opening) as connection:
             yield connection
 
     @contextmanager
-    def single(self, patient: bool = False) -> Iterator[PostgresConnection]:
-        """Give a connection outside a transaction; a patient one waits as long as its statements take."""
-        setting = "SET statement_timeout = 0; SET lock_timeout = 0" if patient else "SELECT 1"
-        with self._connection(self._pools[0], setting) as connection:
-            try:
-                yield connection
-            finally:
-                if patient and not connection.raw.closed:
-                    connection.raw.execute(_SESSION)
+    def single(self) -> Iterator[PostgresConnection]:
+        """Give a connection outside a transaction: each statement is one."""
+        with self._connection(self._pools[0], "SELECT 1") as connection:
+            yield connection
 
     def ping(self) -> None:
         """Raise StoreError unless the server takes changes now."""
@@ -120,7 +120,8 @@ class PostgresDatabase:
         with self._connection(pool, opening) as connection:
             try:
                 yield connection
-                connection.raw.execute("COMMIT")
+                if connection.raw.execute("COMMIT").statusmessage != "COMMIT":
+                    raise StoreUnavailable(self.path, "the change was not made", _FIX)
             except BaseException:
                 with suppress(psycopg.Error):
                     connection.raw.execute("ROLLBACK")
@@ -205,11 +206,11 @@ def _conninfo(address: str) -> tuple[str, str]:
     return make_conninfo(address, **{k: v for k, v in defaults.items() if k not in given}), shown
 
 
-def _pool(conninfo: str) -> Pool:
+def _pool(conninfo: str, patient: bool) -> Pool:
     return ConnectionPool(
         conninfo,
         kwargs={"autocommit": True, "row_factory": rows_by_name},
-        configure=_configure,
+        configure=_as_patient if patient else _configure,
         min_size=1,
         max_size=MOST_CONNECTIONS,
         timeout=WAIT_S,
@@ -220,6 +221,10 @@ def _pool(conninfo: str) -> Pool:
 
 def _configure(raw: psycopg.Connection[Any]) -> None:
     raw.execute(_SESSION)
+
+
+def _as_patient(raw: psycopg.Connection[Any]) -> None:
+    raw.execute(f"{_SESSION}; {_PATIENT}".encode())
 
 
 def _showing(tenant: str) -> str:

@@ -27,6 +27,7 @@ _ROUNDING = 1e-3  # more than half precision moves a cosine
 _REMEMBER_S = 10.0  # which indexes there are
 _AWAY_S = 5.0  # for so long a standby that failed is not asked again
 _LARGE = 50_000  # templates from which on an index is worth its upkeep
+_CHEAP_S = 0.05  # a count that takes less is made whenever something has changed
 _EF_SEARCH = 200
 _ITERATIVE = "relaxed_order"  # what it finds is sorted here anyway
 
@@ -55,6 +56,15 @@ class LargeTenant:
     indexed: bool
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """How many speakers of a tenant could be compared at a revision, and how long that is good enough."""
+
+    revision: int
+    speakers: int
+    good_until: float
+
+
 class PostgresIndex:
     """Searches the enrolled speakers of a store on PostgreSQL. Thread-safe; keeps no vectors itself."""
 
@@ -67,7 +77,7 @@ class PostgresIndex:
         self._indexes: frozenset[str] = frozenset()
         self._indexes_at = -_REMEMBER_S
         self._standby_away_until = 0.0
-        self._counted: dict[tuple[str, str], tuple[int, int]] = {}  # revision, comparable speakers
+        self._counted: dict[tuple[str, str], _Counted] = {}
 
     def warm(self) -> None:
         """Nothing to do: the server has its own memory."""
@@ -151,7 +161,7 @@ class PostgresIndex:
         ]
 
     def make_index(self, tenant: str, model_sha256: str) -> None:
-        """Make the HNSW index of a tenant's templates, beside whoever uses them."""
+        """Make the HNSW index of a tenant's templates, beside whoever uses them; of a patient store."""
         name = _index_name(tenant, model_sha256)
         with self._database.read() as connection:
             dim = connection.execute("SELECT dim FROM models WHERE sha256 = ?", (model_sha256,)).fetchone()
@@ -161,7 +171,7 @@ class PostgresIndex:
             ).fetchone()
         if dim is None or literals is None:
             raise InvalidEmbedding(f"Nobody is enrolled with model {model_sha256[:12]}.")
-        with self._database.single(patient=True) as connection:
+        with self._database.single() as connection:
             connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             connection.execute(
                 f"CREATE INDEX CONCURRENTLY {name} ON templates"
@@ -202,18 +212,23 @@ class PostgresIndex:
         return found, self._count(connection, values)
 
     def _count(self, connection: PostgresConnection, values: dict[str, object]) -> int:
-        """How many can be compared, counted again when the tenant has changed."""
+        """How many can be compared, counted again when the tenant has changed.
+
+        Where counting is slow it may take a twentieth of the time, so the number may be that much behind.
+        """
         tenant, model = str(values["tenant"]), str(values["model"])
-        revision = _revision(connection, tenant)
+        revision, begun = _revision(connection, tenant), time.monotonic()
         with self._lock:
             known = self._counted.get((tenant, model))
-        if known is not None and known[0] == revision:
-            return known[1]
+        if known is not None and (known.revision == revision or begun < known.good_until):
+            return known.speakers
         row = connection.execute(f"SELECT COUNT(*) {_FROM}", values).fetchone()
-        count = 0 if row is None else int(row[0])
+        took = time.monotonic() - begun
+        until = begun if took < _CHEAP_S else time.monotonic() + 20 * took
+        counted = _Counted(revision, 0 if row is None else int(row[0]), until)
         with self._lock:
-            self._counted[tenant, model] = revision, count
-        return count
+            self._counted[tenant, model] = counted
+        return counted.speakers
 
     def _refused(
         self,

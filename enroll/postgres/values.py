@@ -63,6 +63,22 @@ class PostgresConnection:
     def lock(self, name: str, /) -> None:
         self.raw.execute("SELECT pg_advisory_xact_lock(%s)", (name_number(name),))
 
+    def counted(self, table: str, /) -> int:
+        sequence = self._sequence(table)
+        row = self.execute(
+            f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}"
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def count_from(self, table: str, number: int, /) -> None:
+        number = max(number, self.counted(table))
+        if number:
+            self.execute("SELECT setval(CAST(? AS regclass), ?)", (self._sequence(table), number))
+
+    def _sequence(self, table: str) -> str:
+        row = self.execute("SELECT pg_get_serial_sequence(?, 'number')", (table,)).fetchone()
+        return "" if row is None else str(row[0])
+
 
 @lru_cache(maxsize=512)
 def translated(sql: str) -> bytes:

@@ -10,7 +10,20 @@ import typer
 from enroll.audit import actor
 from enroll.errors import EnrollError
 from runtime.errors import RuntimeFault
-from sayso.cli import audit, bench, doctor, keys, model, people, serve, speakers, store, tenants, train
+from sayso.cli import (
+    audit,
+    bench,
+    doctor,
+    keys,
+    model,
+    people,
+    serve,
+    speakers,
+    store,
+    stores,
+    tenants,
+    train,
+)
 from service.errors import ServiceError
 
 app = typer.Typer(
@@ -25,6 +38,7 @@ for room in (serve, people, model, train, store, doctor):
 app.add_typer(speakers.app, name="speakers")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(stores.app, name="store")
 app.add_typer(audit.app, name="audit")
 app.add_typer(bench.app, name="bench")
 

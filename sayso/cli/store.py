@@ -67,7 +67,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check the file, every sealed value, the templates, the index and the audit log; 1 if one is wrong."""
-    with common.store() as store:
+    with common.settings().open_store(patient=True) as store:
         if repair:
             store.rebuild_templates()
         problems = store.check() + store.check_templates()

@@ -10,11 +10,19 @@ import numpy as np
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, normalised, recording, unit
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from pgserver import MASTER_KEY, Server
 
 from enroll.decision import score
 from enroll.errors import EnrollError, ModelMismatch, SpeakerNotEnrolled, SpeakerOptedOut
-from enroll.index import SpeakerIndex
+from enroll.index import index_of
+from enroll.masterkey import KeyText
 from enroll.store import Store
 
 TENANTS = ("t", "u")
@@ -29,6 +37,8 @@ Enrolled = dict[str, tuple[float, dict[str, np.ndarray]]]
 class StoreMachine(RuleBasedStateMachine):
     """Drives a store and, beside it, a dictionary that shows what the store should hold."""
 
+    rounding = 1e-5
+
     @initialize()
     def open(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
@@ -37,7 +47,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _open(self) -> None:
         self.store = Store(self.folder / "sayso.db", REQUIRED_S)
-        self.index = SpeakerIndex(self.store)
+        self.index = index_of(self.store)
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -162,7 +172,7 @@ class StoreMachine(RuleBasedStateMachine):
         except ModelMismatch:
             assert self._speech(known, model) < REQUIRED_S <= self._speech(known, None)
         else:
-            assert np.allclose(template.vector, normalised(np.sum(vectors, axis=0)), atol=1e-5)
+            assert np.allclose(template.vector, normalised(np.sum(vectors, axis=0)), atol=self.rounding)
             assert (template.enrollments, template.net_speech_s) == (len(vectors), self._speech(known, model))
 
     @invariant()
@@ -171,10 +181,24 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.index.check() == []
 
 
-TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(
+BOUNDS = settings(
     max_examples=12,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = BOUNDS
+
+
+def test_the_same_on_postgresql(server: Server) -> None:
+    class PostgresMachine(StoreMachine):
+        rounding = 1e-3
+
+        def _open(self) -> None:
+            if not hasattr(self, "address"):
+                self.address = server.url(server.database())
+            self.store = Store(self.address, REQUIRED_S, KeyText(MASTER_KEY))
+            self.index = index_of(self.store)
+
+    run_state_machine_as_test(PostgresMachine, settings=settings(BOUNDS, max_examples=6))

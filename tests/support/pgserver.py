@@ -101,16 +101,10 @@ class Server:
                 os.kill(int(child), signal.SIGKILL)
         self._process.wait()
 
-    def stop(self) -> None:
-        """End it in order, with whoever is connected."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait(_WAIT_S)
-
     def remove(self) -> None:
         """End it, and remove what it wrote."""
-        with suppress(ProcessLookupError):
-            self.stop()
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def standby(self) -> "Server":
