@@ -91,6 +91,37 @@ def load(
 
 
 @app.command()
+def replicas(
+    store: Annotated[str, typer.Option(help="`postgresql://…`: an empty database to use.")],
+    seconds: Annotated[float, typer.Option(min=1, help="How long each turn lasts.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of one and of two replicas.")] = 5,
+    model: ModelName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Two replicas over one on the same PostgreSQL, and how many decisions a second that server takes."""
+    from bench.replicas import measure, table
+
+    chosen = common.settings()
+    name = model or chosen.default_model or next(iter(chosen.models))
+    path = common.model_path(name)
+    settings = {
+        "SAYSO_MODELS": json.dumps({name: str(path.resolve())}),
+        "SAYSO_PROVIDER": chosen.provider,
+        "SAYSO_THREADS": "1",
+    }
+    with common.progress_bar() as bar:
+        task = bar.add_task("rounds", total=None)
+        found = measure(
+            store,
+            settings,
+            seconds,
+            rounds,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    common.show(found.to_dict(), as_json, table(found))
+
+
+@app.command()
 def scale(
     load: Annotated[Path, typer.Argument(help="What `sayso bench load --json` printed.")],
     store: Annotated[Path | None, typer.Option(help="What `sayso bench replicas --json` printed.")] = None,

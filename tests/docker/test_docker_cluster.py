@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 import yaml
 from google.protobuf import text_format
+from pgserver import Server, ServerUnavailable, programs
 from tools import checked, tool
 
 from runtime.batcher import Batcher
@@ -173,3 +174,22 @@ def test_the_proxys_configuration_is_nginxs(tmp_path: Path) -> None:
     (tmp_path / "nginx.conf").write_text(text)
     (tmp_path / "replicas.conf").write_text("server 127.0.0.1:8000;\n")
     checked(tool("nginx"), "-t", "-q", "-e", "stderr", "-c", tmp_path / "nginx.conf")
+
+
+def test_the_role_of_the_service_owns_its_database_and_is_no_superuser() -> None:
+    """docker/postgres.sql as the image's entry point runs it: by psql, as the superuser, once."""
+    try:
+        psql, server = programs() / "psql", Server().create()
+    except ServerUnavailable as unavailable:
+        pytest.skip(str(unavailable))
+    try:
+        server.boss("DROP ROLE sayso")
+        text = (DOCKER / "postgres.sql").read_text()
+        command = [tool("env"), "POSTGRES_PASSWORD=it's a secret", psql, server.url("postgres", "boss")]
+        checked(*command, "-v", "ON_ERROR_STOP=1", "-f", DOCKER / "postgres.sql")
+        assert "it's a secret" not in text
+        who = "SELECT rolsuper, rolbypassrls, rolpassword IS NOT NULL FROM pg_authid WHERE rolname = 'sayso'"
+        assert server.boss(who) == [(False, False, True)]
+        assert server.boss("SELECT extname FROM pg_extension WHERE extname = 'vector'", "sayso")
+    finally:
+        server.remove()

@@ -21,7 +21,9 @@ PINS = {entry.partition("==")[0]: entry.partition("==")[2].split()[0] for entry 
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 NEEDED = [
     requirement
-    for requirement in map(Requirement, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["postgres"])
+    for requirement in map(
+        Requirement, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["postgres"]
+    )
     if requirement.marker is None or requirement.marker.evaluate(PLACE)
 ]
 
