@@ -19,11 +19,10 @@ PLACE = {
 ENTRIES = re.split(r"^(?=\S)", LOCK, flags=re.MULTILINE)[1:]
 PINS = {entry.partition("==")[0]: entry.partition("==")[2].split()[0] for entry in ENTRIES}
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+SERVED = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["postgres"]
 NEEDED = [
     requirement
-    for requirement in map(
-        Requirement, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["postgres"]
-    )
+    for requirement in map(Requirement, SERVED)
     if requirement.marker is None or requirement.marker.evaluate(PLACE)
 ]
 
