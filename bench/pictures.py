@@ -80,5 +80,5 @@ def draw_scale(facts: dict[str, Any], picture: Path) -> None:
     )  # fmt: skip
     axes.set_yscale("log")
     axes.set(xlabel="verify calls a second that arrive", ylabel="ms that a caller waits")
-    axes.legend(frameon=False, ncols=3)
+    figure.legend(frameon=False, ncols=3, loc="outside upper center")
     figure.savefig(picture, dpi=160)

@@ -23,8 +23,8 @@ CONNECTIONS = 16  # of one replica to PostgreSQL, which flushes commits of diffe
 UTILISATION = 0.7  # of its cores that is planned with: beyond it waiting grows faster than work
 BUSY = 1.3  # stages' time over their CPU time from which on the machine was not ours alone
 _OTHERS = (
-    "\n\n**Other work kept this machine busy while it was measured: no time on this page is worth quoting yet, and "
-    "the measured curve is not the service's.**"
+    "\n\n**Other work kept this machine busy while it was measured: no time on this page is worth quoting "
+    "yet, and the measured curve is not the service's.**"
 )
 SIMULATED_S = 4.0
 _ARRIVALS = 40_000.0  # that a simulation is worth at most
