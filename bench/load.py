@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from bench import costs
+from bench.costs import Costs
 from bench.path import wav
 from bench.server import ServerProcess
 from bench.timing import Spread
@@ -35,6 +37,7 @@ HIGH, OVER = 0.8, 2.0  # of the saturation
 LEAST_OF_BARE, MOST_P99 = 0.9, 3.0
 _SPEAKER = "alice"
 _BARE_S = 5.0
+_CALLS = 210
 _PERIOD_S = 4.0  # longer than any answer takes
 
 
@@ -67,6 +70,8 @@ class Load:
     """`bare` is recordings a second of decode, speech, embedding and score in a loop on the same cores.
 
     `rising` are steps at shares of it, `high` and `over` at 80 % and twice the saturation found.
+    Each rate was kept up for `seconds`, by callers who called once in `period_s`. `costs` are those of one
+    call alone.
     """
 
     model: str
@@ -75,6 +80,9 @@ class Load:
     rising: list[Step]
     high: Step
     over: Step
+    costs: Costs
+    seconds: float
+    period_s: float
 
     @property
     def saturation(self) -> float:
@@ -100,6 +108,9 @@ class Load:
             "rising": [step.to_dict() for step in self.rising],
             "high": self.high.to_dict(),
             "over": self.over.to_dict(),
+            "costs": asdict(self.costs),
+            "seconds": self.seconds,
+            "period_s": self.period_s,
         }
 
 
@@ -130,6 +141,10 @@ def measure(
     settings = {"SAYSO_MODELS": json.dumps({model: str(path.resolve())}), "SAYSO_PROVIDER": provider}
     with ServerProcess(cores=its, **settings) as server:
         server.enroll(_SPEAKER, [wav(15.0, SAMPLE_RATE, take=1)])
+        os.sched_setaffinity(0, mine)
+        takes = (wav(SECONDS, SAMPLE_RATE, take=2 + i) for i in range(_CALLS))
+        calls, cpu = costs.of_calls(server, f"/v1/speakers/{_SPEAKER}/verify", takes)
+        os.sched_setaffinity(0, cores)
         for number, share in enumerate((RISING[0], *RISING)):  # the first is the warm-up
             step = _arrivals(server, data, share * loops[0], seconds, mine)
             rising += [step] if number else []
@@ -138,7 +153,10 @@ def measure(
         high, over = (_arrivals(server, data, share * saturation, seconds, mine) for share in (HIGH, OVER))
     loops.append(bare())  # before and after, so that a machine that slows down does not flatter either
     progress(total, total)
-    return Load(model, len(its), round(float(np.mean(loops)), 2), rising, high, over)
+    prepare, batches = costs.of_parts(its, path, provider, data)
+    spent = Costs(calls, cpu, prepare, batches, len(data))
+    bare_rate = round(float(np.mean(loops)), 2)
+    return Load(model, len(its), bare_rate, rising, high, over, spent, seconds, _PERIOD_S)
 
 
 def _bare(path: Path, provider: Provider, data: bytes, workers: int) -> float:
@@ -208,6 +226,8 @@ def table(load: Load) -> str:
     lines = [
         f"{load.model}, verify, {SECONDS:g} s recordings; server on {load.server_cores} core(s), callers on "
         "others",
+        f"one call alone: {load.costs.cpu_ms:.1f} ms of CPU time, a median of "
+        f"{np.median([call.http_ms for call in load.costs.calls]):.1f} ms for its caller",
         "",
         "| arrivals/s | of saturation | sent/s | served/s | refused | statuses | p50 ms | p95 | p99 | MB |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -1,9 +1,10 @@
-"""The latency table as a picture, the study's figures drawn through it; and the search table."""
+"""Measurements as pictures: latencies with the study's figures, searches, a load beside its simulation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -77,4 +78,29 @@ def draw_search(found: Found, picture: Path) -> None:
     axes.set_xlabel("speakers in the tenant")
     axes.set_ylabel("ms a search, one thread: median, and line to the 95th percentile")
     axes.legend(frameon=False)
+    figure.savefig(picture, dpi=160)
+
+
+def draw_scale(facts: dict[str, Any], picture: Path) -> None:
+    """The measured latencies over the rate, and the simulated ones beside them (`bench.scale.work_out`)."""
+    figure = Figure(figsize=(8.0, 4.2), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    rates = [step["rate"] for step in facts["curve"]]
+    for number, name in enumerate(("p50", "p95", "p99")):
+        measured = [step["measured"][name] for step in facts["curve"]]
+        simulated = [step["simulated"][name] for step in facts["curve"]]
+        axes.plot(rates, measured, "o-", color=COLOURS[number], label=f"{name}, measured")
+        axes.plot(
+            rates, simulated, "s--", color=COLOURS[number], fillstyle="none", label=f"{name}, simulated"
+        )
+    saturated = max(step["measured"]["served"] for step in facts["curve"])
+    axes.axvline(saturated, color=GREY, linestyle=":", linewidth=1.2, zorder=0)
+    axes.annotate(
+        f"most served: {saturated:.0f}/s", (saturated, 1.0), (4, 2), xycoords=("data", "axes fraction"),
+        textcoords="offset points", fontsize=8, color=GREY,
+    )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set(xlabel="verify calls a second that arrive", ylabel="ms that a caller waits")
+    figure.legend(frameon=False, ncols=3, loc="outside upper center")
     figure.savefig(picture, dpi=160)

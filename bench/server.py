@@ -91,6 +91,15 @@ class ServerProcess:
     def resident_bytes(self) -> int:
         return resident_bytes(self.process.pid)
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU time of all its threads; 0 where the system does not tell (it is read from /proc)."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system
+
     def __enter__(self) -> Self:
         return self
 

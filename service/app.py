@@ -92,6 +92,7 @@ def create_app(engine: Engine) -> FastAPI:
     admission = app.state.admission = Admission(engine.places, turns=engine.turns)
     app.state.streams = Admission(engine.settings.max_streams, "streams are open")
     app.state.idempotent_in_flight = set()
+    app.state.draining = False
     engine.metrics.in_flight.set_function(lambda: admission.taken)
     engine.metrics.places.set(admission.limit)
     engine.metrics.queue_depth.set_function(lambda: admission.waiting + engine.queue_depth)

@@ -70,6 +70,8 @@ class RequestContext:
                 status, sent = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 message["headers"] += _missing(message["headers"], scope)
+                if scope["app"].state.draining:  # the caller's next request belongs to another process
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

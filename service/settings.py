@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         900, ge=0, description="Connections open at once; further ones are answered 503. 0 is no limit."
     )
+    drain_s: float = Field(
+        0.0, ge=0, description="After SIGTERM, serve for so long while `/readyz` already says 503."
+    )
     client_timeout_s: float = Field(
         60.0, gt=0, description="How long a client may take to send a request, or stop reading its answer."
     )

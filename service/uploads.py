@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -13,6 +15,7 @@ from service.middleware import allow_recordings
 
 FIELD = "audio"
 MAX_NAME = 256  # characters of a name in a query: longer than any that exists
+ATTEMPT = "sayso-attempt"  # how a proxy that may send a request again names it, each time alike
 _MULTIPART = "multipart/form-data"
 
 
@@ -25,9 +28,21 @@ class _InMemoryParser(MultiPartParser):
 async def recordings(request: Request, count: int = 1) -> list[bytes]:
     """The request's `count` recordings; raises `ServiceError` for a form that lacks them.
 
-    Raises `Overloaded` before reading anything when there is no room to work on them.
+    Raises `Overloaded` before reading anything when there is no room to work on them. Their digest is left
+    in `request.state.recorded`.
     """
     request.app.state.admission.check()
+    sent = await _sent(request, count)
+    if ATTEMPT in request.headers:
+        request.state.recorded = await run_in_threadpool(_digest, sent)
+    return sent
+
+
+def _digest(sent: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(sent)).hexdigest()
+
+
+async def _sent(request: Request, count: int) -> list[bytes]:
     allow_recordings(request)
     if not request.headers.get("content-type", "").lower().startswith(_MULTIPART):
         if count > 1:

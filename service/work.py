@@ -14,7 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from enroll.keys import ApiKey
 from runtime.errors import Overloaded, TookTooLong
 from service.engine import Call, Engine
+from service.uploads import ATTEMPT
 
+LONGEST_ATTEMPT = 255
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -73,9 +75,19 @@ async def work(
     request: Request, key: ApiKey, do: Callable[Concatenate[Call, P], R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
     """Run one of the engine's methods for the caller; raises `Overloaded` when all places are taken."""
-    # A retry is its first try over again; only a route that holds a key to one request can tell.
-    attempt = getattr(request.state, "attempt", None) or uuid.uuid4().hex
-    call = Call.of(key, request.state.request_id, engine_of(request).settings, attempt)
+    call = Call.of(key, request.state.request_id, engine_of(request).settings, _attempt(request, key))
     call.departed = getattr(request.state, "departed", call.departed)
     admission: Admission = request.app.state.admission
     return await admission.run(do, call, *args, **kwargs)
+
+
+def _attempt(request: Request, key: ApiKey) -> str:
+    """A name for what is tried, which its retries share: by its Idempotency-Key, or by a proxy's header.
+
+    The recording belongs to the name: another one under the same header is another guess.
+    """
+    state, given = request.state, request.headers.get(ATTEMPT)
+    named: str | None = getattr(state, "attempt", None)
+    if named is None and given is not None and hasattr(state, "recorded"):
+        named = f"{key.id} {given[:LONGEST_ATTEMPT]} {state.recorded}"
+    return named or uuid.uuid4().hex

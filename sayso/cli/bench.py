@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from runtime.errors import ModelError
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName
+from sayso.listen import FileError
 
 app = typer.Typer(help="Measure, side by side in one run.", no_args_is_help=True)
 
@@ -116,6 +118,69 @@ def search(
     if plot:
         draw_search(found, plot)
     common.show(found.to_dict(), as_json, table(found))
+
+
+@app.command()
+def replicas(
+    store: Annotated[str, typer.Option(help="`postgresql://…`: an empty database to use.")],
+    seconds: Annotated[float, typer.Option(min=1, help="How long each turn lasts.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of one and of two replicas.")] = 5,
+    model: ModelName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Two replicas over one on the same PostgreSQL, and how many decisions a second that server takes."""
+    from bench.replicas import measure, table
+
+    chosen = common.settings()
+    name = model or chosen.default_model or next(iter(chosen.models))
+    path = common.model_path(name)
+    settings = {
+        "SAYSO_MODELS": json.dumps({name: str(path.resolve())}),
+        "SAYSO_PROVIDER": chosen.provider,
+        "SAYSO_THREADS": "1",
+    }
+    with common.progress_bar() as bar:
+        task = bar.add_task("rounds", total=None)
+        found = measure(
+            store,
+            settings,
+            seconds,
+            rounds,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    common.show(found.to_dict(), as_json, table(found))
+
+
+@app.command()
+def scale(
+    load: Annotated[Path, typer.Argument(help="What `sayso bench load --json` printed.")],
+    store: Annotated[Path | None, typer.Option(help="What `sayso bench replicas --json` printed.")] = None,
+    docs: Annotated[
+        Path | None, typer.Option(help="Write scale.json, the tables of scale.md and its picture here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate the queueing beside the measured load, and work out 10 to 10,000 requests a second."""
+    from bench.scale import fill, table, work_out
+
+    try:
+        measured = json.loads(load.read_text())
+        kept = json.loads(store.read_text()) if store else {}
+    except (OSError, ValueError) as error:
+        raise FileError(f"no measurement can be read: {error}") from error
+    with common.progress_bar() as bar:
+        task = bar.add_task("rates", total=None)
+        facts = work_out(measured, kept, lambda done, total: bar.update(task, completed=done, total=total))
+    if docs:
+        try:
+            from bench.pictures import draw_scale
+        except ImportError as error:
+            raise ModelError("plots need matplotlib: install Sayso with pip install '.[plots]'") from error
+        (docs / "scale.json").write_text(json.dumps(facts, indent=1) + "\n")
+        page = docs / "scale.md"
+        page.write_text(fill(page.read_text(), facts))
+        draw_scale(facts, docs / "pictures" / "scale.svg")
+    common.show(facts, as_json, table(facts))
 
 
 @app.command()

@@ -17,6 +17,7 @@ from sayso.cli import common
 from service import logs
 from service.app import create_app
 from service.connection import guarded
+from service.drain import GRACE_S, DrainingServer
 from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import Settings
@@ -48,8 +49,9 @@ def serve(
 
 def _serve(chosen: Settings) -> None:
     engine = Engine(chosen, Metrics())
+    app = create_app(engine)
     config = uvicorn.Config(
-        create_app(engine),
+        app,
         host=chosen.host,
         port=chosen.port,
         log_config=None,
@@ -58,7 +60,7 @@ def _serve(chosen: Settings) -> None:
         http=guarded(chosen.client_timeout_s, chosen.max_connections),
         ssl_certfile=chosen.tls_cert,
         ssl_keyfile=chosen.tls_key,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=round(GRACE_S),
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_max_queue=4,
         # A pong waits behind audio that is still being worked on, which may take a request's time.
@@ -79,7 +81,7 @@ def _serve(chosen: Settings) -> None:
     except BaseException:
         engine.close()
         raise
-    uvicorn.Server(config).run(sockets=[listening])
+    DrainingServer(config, app, chosen.drain_s).run(sockets=[listening])
 
 
 def _check_file(engine: Engine) -> None:

@@ -45,6 +45,8 @@ async def healthz() -> Health:
 @router.get("/readyz", summary="Can it decide?")
 async def readyz(request: Request) -> Health:
     """Runs a synthetic voice through the real pipeline of every model, and reads the store."""
+    if request.app.state.draining:
+        raise ServiceError(503, "shutting_down", "this process is stopping: try another, or again shortly")
     try:
         await run_in_threadpool(engine_of(request).ready)
     except Exception as error:

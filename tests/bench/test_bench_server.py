@@ -1,12 +1,15 @@
 """Benches against the real server: stages of a call, rates of arrivals, and what cannot be started."""
 
+import json
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import load, path, peers
+from bench.costs import Costs
 from bench.path import wav
 from bench.server import ServerFailed, ServerProcess
 from runtime.audio import SAMPLE_RATE, decode
@@ -44,6 +47,7 @@ def test_arrivals_are_served_or_refused_and_counted(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(load, "RISING", (0.2,))
     monkeypatch.setattr(load, "_PERIOD_S", 1.0)
     monkeypatch.setattr(load, "_BARE_S", 1.0)
+    monkeypatch.setattr(load, "_CALLS", 30)
     found = load.measure("nested", NESTED, "cpu", 3.0)
     (step,) = found.rising
     assert found.bare > 0
@@ -58,6 +62,15 @@ def test_arrivals_are_served_or_refused_and_counted(monkeypatch: pytest.MonkeyPa
     assert f"bare loop {found.bare:.1f}" in text
     assert "200 and 429 only" in text
     assert text.count("\n| ") == 1 + 3
+    facts = json.loads(json.dumps(facts))
+    costs = Costs.read(facts["costs"])
+    assert costs == found.costs
+    assert len(costs.calls) == 20  # without the warm-up
+    inside = np.mean([call.embed_ms for call in costs.calls])
+    assert 0 < costs.batches[0].cpu_ms < costs.cpu_ms  # a call is its network and more
+    assert inside > 0
+    assert [batch.windows for batch in costs.batches] == [1, 2, 4, 8, 16]
+    assert costs.batches[-1].cpu_ms > 4 * costs.batches[0].cpu_ms  # sixteen times the work
 
 
 def test_recordings_are_of_the_rate_and_length_asked_for() -> None:

@@ -2,15 +2,13 @@
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tools import checked, tool
 
 from service.metrics import Metrics
 
@@ -19,20 +17,6 @@ DOCKER = ROOT / "docker"
 COMPOSE = (ROOT / "docker-compose.yml", DOCKER / "compose.cuda.yml")
 DASHBOARD = DOCKER / "grafana/dashboards/sayso.json"
 RULES = DOCKER / "prometheus/rules.yml"
-
-
-def tool(name: str) -> str:
-    """A program of this environment or of the system; skips where there is none."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed here")
-    return found
-
-
-def checked(*command: str | Path) -> str:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +50,8 @@ def test_compose_files_follow_the_specification() -> None:
 
 def test_compose_pins_images_and_mounts_what_is_there() -> None:
     for service in yaml.safe_load(COMPOSE[0].read_text())["services"].values():
-        assert "build" in service or re.search(r":v?\d+\.\d+\.\d+$", service["image"])
-        for volume in service["volumes"]:
+        assert "build" in service or re.search(r":v?\d+\.\d+\.\d+(-\w+)?$|^sayso$", service["image"])
+        for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert not source.startswith(".") or (ROOT / source).exists()
 

@@ -238,3 +238,31 @@ def test_metrics_tell_scores_in_steps_of_a_tenth(service: Any) -> None:
     text = service.get("/metrics", key=None).text
     assert 'sayso_score_count{call="verify",model="baseline"} 1.0' in text
     assert "sayso_score_sum" not in text
+
+
+def test_what_a_proxy_sends_again_is_the_same_attempt(make_service: Any) -> None:
+    service = make_service(thresholds={"baseline": -1.0})  # everything is accepted here
+    service.enrolled("ann", *ANN)
+    verify, data = "/v1/speakers/ann/verify", voice_of("ann", 3, 3)
+
+    def sent(name: str, content: bytes = data, path: str = verify) -> Any:
+        answer = service.post(path, content=content, headers={"Sayso-Attempt": name}).json()
+        return answer.get("code") or answer["decision"]
+
+    assert [sent("one"), sent("one")] == ["accept", "accept"]  # the first answer never arrived
+    assert sent("two") == "recording_replayed"
+    again = "/v1/models/compare?rounds=1&speaker_id=ann"
+    assert service.post(again, content=data, headers={"Sayso-Attempt": "one"}).status_code == 200
+    other = service.new_key("default")
+    kept = {"content": data, "headers": {"Sayso-Attempt": "one"}, "key": other}
+    assert service.post(verify, **kept).json()["code"] == "recording_replayed"
+
+
+def test_another_recording_under_a_proxys_name_is_another_guess(strict: Any) -> None:
+    named = {"Sayso-Attempt": "one"}
+    for take in (3, 3, 4):
+        answer = strict.post("/v1/speakers/ann/verify", content=voice_of("dan", take, 3), headers=named)
+        assert answer.status_code == 200
+    assert guess(strict).json()["code"] == "attempts_delayed"
+    answer = strict.post("/v1/speakers/ann/verify", content=voice_of("dan", 5, 3), headers=named)
+    assert answer.json()["code"] == "attempts_delayed"
