@@ -39,15 +39,20 @@ SPEAKERS = (1_000, 1_000_000, 1_000_000_000)
 SHARD_SPEAKERS = 100_000_000  # of one PostgreSQL server: a template index that its memory still holds
 
 
+def steps_of(load: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every rate that a load was measured at, rising."""
+    return sorted([*load["rising"], load["high"], load["over"]], key=lambda step: float(step["rate"]))
+
+
 def work_out(
     load: dict[str, Any], store: dict[str, float], progress: Callable[[int, int], None] = lambda d, t: None
 ) -> dict[str, Any]:
     """The whole of docs/scale.json: `load` is `sayso bench load --json`, `store` what a store takes."""
     work = Work.of(Costs.read(load["costs"]))
-    steps = [*load["rising"], load["high"], load["over"]]
+    steps = steps_of(load)
     total = len(steps) + len(RATES)
     curve = []
-    for number, step in enumerate(sorted(steps, key=lambda step: step["rate"])):
+    for number, step in enumerate(steps):
         curve.append(_beside(load, work, step))
         progress(number + 1, total)
     growth = []

@@ -120,7 +120,7 @@ def test_measured_costs_are_told_apart() -> None:
 def facts() -> dict[str, object]:
     """As `sayso bench load --json` prints them, of a machine that is as the simulation says."""
     steps = []
-    for rate in (20.0, 60.0):
+    for rate in (20.0, 40.0, 60.0):
         arrivals = in_periods(rate, 24.0, 4.0, np.random.default_rng(9))
         took = simulate(Work.of(COSTS), arrivals, 1.0)[arrivals >= 4.0] * 1e3
         p50, p95, p99 = np.percentile(took, (50, 95, 99))
@@ -134,8 +134,8 @@ def facts() -> dict[str, object]:
         "body_bytes": COSTS.body_bytes,
     }
     return {
-        "model": "nested", "server_cores": 1, "bare": 80.0, "steps": steps, "costs": costs,
-        "seconds": 20.0, "period_s": 4.0,
+        "model": "nested", "server_cores": 1, "bare": 80.0, "rising": steps[:1], "high": steps[1],
+        "over": steps[2], "costs": costs, "seconds": 20.0, "period_s": 4.0,
     }  # fmt: skip
 
 

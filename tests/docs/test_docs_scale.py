@@ -7,7 +7,7 @@ import pytest
 
 from bench.costs import Costs
 from bench.queueing import Work
-from bench.scale import fill
+from bench.scale import fill, steps_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -22,7 +22,7 @@ def test_the_files_figures_follow_from_what_was_measured() -> None:
     facts = json.loads((DOCS / "scale.json").read_text())
     work = Work.of(Costs.read(facts["load"]["costs"]))
     assert facts["work"]["cpu_ms"] == pytest.approx(work.cpu * 1e3, abs=0.01)
-    for step, shown in zip(facts["load"]["steps"], facts["curve"], strict=True):
+    for step, shown in zip(steps_of(facts["load"]), facts["curve"], strict=True):
         assert shown["measured"]["served"] == step["served"]
     for row in facts["growth"]:
         assert row["cores"] == pytest.approx(row["rate"] * work.cpu / 0.7, rel=0.01, abs=0.01)
