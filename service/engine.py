@@ -359,7 +359,8 @@ class Engine:
 
     def _embed(self, call: Call, model: ServedModel, heard: Heard) -> Embedding:
         embedding = model.embedder.embed(heard.speech, call.left_s(), call.alone)
-        call.add("queue", embedding.queue_s, ended_ago=embedding.embed_s)
+        if embedding.queue_s:  # for a batch, after its turn
+            call.add("queue", embedding.queue_s, ended_ago=embedding.embed_s)
         call.add("embed", embedding.embed_s)
         return embedding
 

@@ -1,10 +1,9 @@
 """Bad input: the right status, a stable code, a sentence to act on, and a service that goes on."""
 
 import struct
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,34 +220,36 @@ def test_a_model_without_calibration_refuses_to_decide(make_service: Any, tmp_pa
     assert answer["threshold"]["fmr"] is None
 
 
+def patched(service: Any, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Any], Any]) -> None:
+    """Let `change` do each run of the baseline: it gets the session's own run, and the windows."""
+    embedder = service.engine.models["baseline"].embedder
+    for session in {embedder._wide, embedder._narrow}:
+        monkeypatch.setattr(session, "run", partial(change, session.run))
+
+
 def test_a_poisoned_model_fails_its_own_request_only(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     service.post("/v1/speakers", json={"id": "ann"})
-    batcher = service.engine.models["baseline"].embedder._batcher
-    run: Callable[[Any], Any] = batcher._run
-    monkeypatch.setattr(batcher, "_run", lambda windows: run(windows) * np.nan)
-    assert_problem(service.post("/v1/embeddings", content=encode(SPEECH)), 500, "embedding_failed")
-    monkeypatch.setattr(batcher, "_run", run)
+    with monkeypatch.context() as poisoned:
+        patched(service, poisoned, lambda run, windows: run(windows) * np.nan)
+        assert_problem(service.post("/v1/embeddings", content=encode(SPEECH)), 500, "embedding_failed")
     assert service.post("/v1/embeddings", content=encode(SPEECH)).status_code == 200
 
 
 @pytest.mark.parametrize("poison", ["nan", "raises", "drops"])
-def test_a_poisoned_recording_fails_alone_in_its_batch(service: Any, poison: str) -> None:
-    """Five callers share a batch, and the model chokes on one of their voices."""
-    batcher = service.engine.models["baseline"].embedder._batcher
-    run, entered, go = batcher._run, threading.Event(), threading.Event()
+def test_a_poisoned_recording_fails_alone(
+    service: Any, monkeypatch: pytest.MonkeyPatch, poison: str
+) -> None:
+    """Five callers at once, and the model chokes on one of their voices."""
     takes = [encode(synthetic_voice(3.5, 120.0 + 10 * i, seed=i)) for i in range(5)]
     alone = [service.post("/v1/embeddings", content=take).json()["embedding"] for take in takes]
-    poisoned: list[np.ndarray] = []
-    sizes: list[int] = []
+    heard: list[np.ndarray] = []
+    with monkeypatch.context() as listening:
+        patched(service, listening, lambda run, windows: heard.append(windows.copy()) or run(windows))
+        service.post("/v1/embeddings", content=takes[2])
+    poisoned = heard[0][0]
 
-    def choking(windows: np.ndarray) -> np.ndarray:
-        if not entered.is_set():  # a first caller keeps the model busy until the others have queued up
-            poisoned.append(windows[0].copy())
-            entered.set()
-            go.wait(60)
-            return run(windows)
-        sizes.append(len(windows))
-        bad = (windows == poisoned[0]).all(axis=1)
+    def choking(run: Callable[[np.ndarray], np.ndarray], windows: np.ndarray) -> np.ndarray:
+        bad = (windows == poisoned).all(axis=1)
         vectors = run(windows)
         if bad.any() and poison == "raises":
             raise RuntimeError("choked")
@@ -257,23 +258,14 @@ def test_a_poisoned_recording_fails_alone_in_its_batch(service: Any, poison: str
         vectors[bad] = np.nan
         return vectors
 
-    batcher._run = choking
-    with ThreadPoolExecutor(6) as pool:
-        first = pool.submit(service.post, "/v1/embeddings", content=takes[2])
-        assert entered.wait(60)
-        sent = [pool.submit(service.post, "/v1/embeddings", content=take) for take in takes]
-        while batcher.depth < 5:
-            time.sleep(0.01)
-        go.set()
-        answers = [future.result() for future in sent]
-        assert first.result().status_code == 200
-    assert sizes[0] == 10, sizes  # all five, two windows each
+    with monkeypatch.context() as choked, ThreadPoolExecutor(5) as pool:
+        patched(service, choked, choking)
+        answers = list(pool.map(lambda take: service.post("/v1/embeddings", content=take), takes))
     for i, answer in enumerate(answers):
         if i == 2:
             assert_problem(answer, 500, "embedding_failed")
         else:
             assert answer.json()["embedding"] == pytest.approx(alone[i], abs=1e-5)
-    batcher._run = run
     assert service.post("/v1/embeddings", content=takes[2]).status_code == 200
 
 
