@@ -82,7 +82,8 @@ def test_every_value_is_sealed_differently(store: Store, path: Path) -> None:
     [
         "UPDATE templates SET sealed = (SELECT sealed FROM templates WHERE speaker = 2)",
         "UPDATE templates SET sealed = (SELECT sealed FROM embeddings WHERE enrollment = 1)",
-        "UPDATE templates SET sealed = CAST(substr(sealed, 1, length(sealed) - 1) || X'00' AS BLOB)",
+        "UPDATE templates SET sealed = CAST(substr(sealed, 1, length(sealed) - 1)"
+        " || CASE WHEN substr(sealed, -1) = X'00' THEN X'01' ELSE X'00' END AS BLOB)",
         "UPDATE templates SET sealed = X''",
         "UPDATE templates SET sealed = X'FFFFFFFFFFFFFFFF00'",
         "DELETE FROM tenant_keys WHERE purpose = 'seal'",
