@@ -66,7 +66,8 @@ def test_a_deletion_says_what_backups_hold(service: Any, tmp_path: Path) -> None
     service.post("/v1/speakers", json={"id": "bob"})
     held = [service.call("DELETE", f"/v1/speakers/{n}").headers["Sayso-Backups"] for n in ("ann", "bob")]
     assert held == ["1", "0"]
-    assert [mirror._table._ids for mirror in service.engine.index._mirrors.values() if mirror._table._ids] == []
+    mirrors = service.engine.index._mirrors.values()
+    assert [mirror._table._ids for mirror in mirrors if mirror._table._ids] == []
 
 
 def test_a_deleted_opt_out_stays_in_force(service: Any) -> None:
