@@ -236,9 +236,7 @@ def test_a_poisoned_model_fails_its_own_request_only(service: Any, monkeypatch: 
 
 
 @pytest.mark.parametrize("poison", ["nan", "raises", "drops"])
-def test_a_poisoned_recording_fails_alone(
-    service: Any, monkeypatch: pytest.MonkeyPatch, poison: str
-) -> None:
+def test_a_poisoned_recording_fails_alone(service: Any, monkeypatch: pytest.MonkeyPatch, poison: str) -> None:
     """Five callers at once, and the model chokes on one of their voices."""
     takes = [encode(synthetic_voice(3.5, 120.0 + 10 * i, seed=i)) for i in range(5)]
     alone = [service.post("/v1/embeddings", content=take).json()["embedding"] for take in takes]
