@@ -76,7 +76,7 @@ def draw_search(found: Found, picture: Path) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("speakers in the tenant")
-    axes.set_ylabel("ms a search, one thread: median, and line to the 95th percentile")
+    axes.set_ylabel("ms a search: median, and line to the 95th")
     axes.legend(frameon=False)
     figure.savefig(picture, dpi=160)
 
