@@ -12,7 +12,8 @@ from typing import TextIO
 from enroll.errors import EnrollError, SpeakerNotFound
 from runtime.errors import InputError, RuntimeFault
 from runtime.session import available_cores
-from service.engine import Call, Engine
+from service.call import Call
+from service.engine import Engine
 from service.idempotency import id_from
 
 COLUMNS = ("path", "speaker")

@@ -8,26 +8,22 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.requests import ClientDisconnect
 
 from enroll.decision import decide_identify, decide_verify, score
 from enroll.errors import SpeakerOptedOut, StoreCorrupt
 from enroll.index import index_of
-from enroll.keys import ApiKey
 from enroll.types import NewEnrollment
 from runtime.audio import Recording, Samples, decode, encode
 from runtime.embedder import Embedding
-from runtime.errors import TookTooLong
 from runtime.session import CPU, available_cores
 from runtime.speech import QualityLimits, SpeechDetector, SpeechReport
 from runtime.synthesis import synthetic_voice
-from service import spans
+from service.call import Call
 from service.errors import ServiceError
 from service.guard import Guard
 from service.limits import RateLimits
@@ -53,62 +49,6 @@ EXAMPLE_S = 3.0
 READY_FOR_S = 2.0
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
 PLACES_PER_CORE = 8
-
-
-@dataclass
-class Call:
-    """One request: whose speakers it may touch, what it may see, its id, and how long its stages took.
-
-    `attempt` names what is tried, the request's id if nothing else: under one name a speaker is guessed at
-    once and a recording used once. None is the operator, who is not held to that. `alone` is whether no other
-    request needs the cores, `departed` whether the client has gone.
-    """
-
-    tenant: str
-    request_id: str
-    scores: bool = False
-    attempt: str | None = ""
-    time_limit_s: float | None = None
-    alone: bool = True
-    departed: Callable[[], bool] = lambda: False
-    stages: dict[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self) -> None:
-        self.attempt = self.request_id if self.attempt == "" else self.attempt
-
-    @classmethod
-    def of(cls, key: ApiKey, request_id: str, settings: Settings, attempt: str = "") -> Call:
-        """A call by this key."""
-        return cls(key.tenant, request_id, key.allows("scores"), attempt, settings.request_timeout_s)
-
-    def left_s(self) -> float | None:
-        """Seconds left to work in, None without a limit; raises `TookTooLong` when there are none.
-
-        Raises `ClientDisconnect` when nobody waits for the answer any more.
-        """
-        if self.departed():
-            raise ClientDisconnect
-        if self.time_limit_s is None:
-            return None
-        left = self.time_limit_s - (time.perf_counter() - self.started)
-        if left <= 0:
-            raise TookTooLong(f"the request was not done after {self.time_limit_s:g} s: try again shortly")
-        return left
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        self.left_s()
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - start)
-
-    def add(self, name: str, seconds: float, ended_ago: float = 0.0) -> None:
-        """Add to a stage: a call may decode two recordings, or embed with two models."""
-        self.stages[name] = self.stages.get(name, 0.0) + seconds
-        spans.note(name, seconds, ended_ago)
 
 
 @dataclass(frozen=True)

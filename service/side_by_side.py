@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from runtime.audio import decode
 from runtime.embedder import Embedding
 from service.auth import Verifier
-from service.engine import Call, Engine
+from service.call import Call
+from service.engine import Engine
 from service.idempotency import IdempotentRoute
 from service.metrics import STUDY_SECONDS
 from service.schemas import Identification, Verification

@@ -30,7 +30,8 @@ from runtime.errors import Overloaded, RuntimeFault
 from runtime.live import LiveRecording
 from service import errors
 from service.auth import authorized
-from service.engine import Call, Engine
+from service.call import Call
+from service.engine import Engine
 from service.errors import ServiceError
 from service.schemas import EnrollmentAdded, Identification, Verification
 from service.uploads import MAX_NAME

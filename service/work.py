@@ -13,7 +13,8 @@ from starlette.concurrency import run_in_threadpool
 
 from enroll.keys import ApiKey
 from runtime.errors import Overloaded, TookTooLong
-from service.engine import Call, Engine
+from service.call import Call
+from service.engine import Engine
 from service.uploads import ATTEMPT
 
 LONGEST_ATTEMPT = 255

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from psycopg import sql
+from psycopg.errors import UndefinedTable
 
 from enroll import clock
 from enroll.decision import score
@@ -91,11 +92,7 @@ class PostgresIndex:
         among: Collection[str] | None = None,
         group: str | None = None,
     ) -> tuple[list[Candidate], int]:
-        """Return the `k` nearest speakers, best first, equal scores by id, and how many were compared.
-
-        `among` (ids) and `group` narrow the search, together to their intersection. Raises SpeakerNotFound
-        naming the ids in `among` that the tenant does not have, and InvalidEmbedding.
-        """
+        """As `SpeakerIndex.search` says."""
         if k < 1:
             raise ValueError("k must be 1 or more")
         query = checked_vector(vector)
@@ -190,7 +187,7 @@ class PostgresIndex:
         try:
             with self._database.read(tenant, standby=True) as connection:
                 return _revision(connection, tenant) >= wanted
-        except StoreError:
+        except (StoreError, UndefinedTable):  # away, or behind even the tables that were just made
             self._standby_away_until = time.monotonic() + _AWAY_S
             return False
 

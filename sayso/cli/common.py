@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from enroll.store import Store
 from runtime.errors import ModelError
-from service.engine import Call, Engine
+from service.call import Call
+from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import Settings
 

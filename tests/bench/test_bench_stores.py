@@ -3,21 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
-from pgserver import Server, ServerUnavailable
+from pgserver import Server, serving
 
 from bench.stores import run
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    try:
-        running = Server()
-    except ServerUnavailable as missing:
-        pytest.skip(str(missing))
-    try:
-        yield running.create()
-    finally:
-        running.remove()
+    yield from serving()
 
 
 def test_both_stores_are_measured_alike(server: Server) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from enroll_samples import MODEL, recording
-from pgserver import MASTER_KEY, Server, ServerUnavailable
+from pgserver import MASTER_KEY, Server, serving
 from process import Run
 
 from enroll.masterkey import KeyText
@@ -15,14 +15,7 @@ from enroll.store import Store
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    try:
-        running = Server()
-    except ServerUnavailable as missing:
-        pytest.skip(str(missing))
-    try:
-        yield running.create()
-    finally:
-        running.remove()
+    yield from serving()
 
 
 @pytest.fixture

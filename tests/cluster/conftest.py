@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from pgserver import MASTER_KEY, ServerUnavailable
+from pgserver import MASTER_KEY, serving
 from pgserver import Server as Postgres
 from replicas import Nginx, Replica, started
 from tools import tool
@@ -13,12 +13,7 @@ from tools import tool
 @pytest.fixture(scope="package")
 def primary() -> Iterator[Postgres]:
     """A server that loses nothing it has committed, however it ends."""
-    try:
-        server = Postgres(durable=True).create()
-    except ServerUnavailable as unavailable:
-        pytest.skip(str(unavailable))
-    yield server
-    server.remove()
+    yield from serving(durable=True)
 
 
 @pytest.fixture(scope="package")

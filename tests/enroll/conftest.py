@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from enroll_samples import REQUIRED_S
-from pgserver import MASTER_KEY, Server, ServerUnavailable
+from pgserver import MASTER_KEY, Server, serving
 
 from enroll.index import Index, index_of
 from enroll.masterkey import KeyText
@@ -30,14 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A PostgreSQL server with pgvector, for this run; without one the tests that need it are skipped."""
-    try:
-        running = Server()
-    except ServerUnavailable as missing:
-        pytest.skip(str(missing))
-    try:
-        yield running.create()
-    finally:
-        running.remove()
+    yield from serving()
 
 
 @pytest.fixture

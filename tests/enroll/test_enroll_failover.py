@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 from enroll_samples import MODEL, REQUIRED_S, recording, unit
-from pgserver import MASTER_KEY, Server, ServerUnavailable
+from pgserver import MASTER_KEY, Server, serving
 
 from enroll.errors import StoreError, StoreUnavailable
 from enroll.index import index_of
@@ -21,14 +21,7 @@ RECOVERY_S = 30.0
 @pytest.fixture
 def primary() -> Iterator[Server]:
     """A server that keeps what it acknowledges, for this test alone."""
-    try:
-        running = Server(durable=True)
-    except ServerUnavailable as missing:
-        pytest.skip(str(missing))
-    try:
-        yield running.create()
-    finally:
-        running.remove()
+    yield from serving(durable=True)
 
 
 @pytest.fixture
@@ -214,3 +207,18 @@ def test_identify_reads_a_standby_that_has_caught_up_and_no_other(primary: Serve
         store.create_speaker("t", "bob")
         store.add_enrollment("t", "bob", recording(2, REQUIRED_S))
         assert index.search("t", MODEL, unit(2), 1)[1] == 1
+
+
+def test_a_standby_that_lacks_even_the_tables_is_passed_over(primary: Server, standby: Server) -> None:
+    name = primary.database()
+    deadline = time.monotonic() + RECOVERY_S
+    there = "SELECT COUNT(*) FROM pg_database WHERE datname = '" + name + "'"
+    while not standby.boss(there)[0][0]:
+        assert time.monotonic() < deadline
+    primary.boss("ALTER SYSTEM SET synchronous_standby_names = ''")
+    primary.boss("SELECT pg_reload_conf()")
+    standby.boss("SELECT pg_wal_replay_pause()")
+    with Store(primary.url(name), REQUIRED_S, KeyText(MASTER_KEY), standby.url(name)) as store:
+        store.create_speaker("t", "alice")
+        store.add_enrollment("t", "alice", recording(1, REQUIRED_S))
+        assert index_of(store).search("t", MODEL, unit(1), 1)[1] == 1

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pgserver import MASTER_KEY, Server, ServerUnavailable
+from pgserver import MASTER_KEY, Server, serving
 
 from runtime.synthesis import synthetic_voice
 
@@ -14,14 +14,7 @@ RECOVERY_S = 30.0
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    try:
-        running = Server()
-    except ServerUnavailable as missing:
-        pytest.skip(str(missing))
-    try:
-        yield running.create()
-    finally:
-        running.remove()
+    yield from serving()
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from starlette.requests import ClientDisconnect
 
 from runtime.errors import Overloaded, TookTooLong
 from runtime.session import available_cores
-from service.engine import PLACES_PER_CORE, Call
+from service.call import Call
+from service.engine import PLACES_PER_CORE
 from service.work import Admission
 
 

@@ -13,12 +13,14 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 MASTER_KEY = "1f" * 32
 _WAIT_S = 30.0
@@ -142,6 +144,18 @@ class Server:
         command = [str(self._bin / program), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, cwd="/", check=False, **self._as)
         assert done.returncode == 0, done.stderr.decode()
+
+
+def serving(durable: bool = False) -> Iterator[Server]:
+    """What a fixture yields: a running server, removed afterwards; without one its tests are skipped."""
+    try:
+        running = Server(durable)
+    except ServerUnavailable as missing:
+        pytest.skip(str(missing))
+    try:
+        yield running.create()
+    finally:
+        running.remove()
 
 
 def _unprivileged() -> pwd.struct_passwd:
