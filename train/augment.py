@@ -15,12 +15,13 @@ def spec_augment(
     zero, the mean of normalised features `[batch, n_mels, frames]`; each example has its own.
     """
     batch, mels, frames = features.shape
-    keep = torch.ones_like(features, dtype=torch.bool)
-    for axis, size, widest in ((1, mels, freq_mask), (2, frames, time_mask)):
+    kept = []
+    for size, widest in ((mels, freq_mask), (frames, time_mask)):
         position = torch.arange(size)
+        keep = torch.ones(batch, size, dtype=torch.bool)
         for _ in range(masks):
             width = torch.randint(0, widest + 1, (batch, 1), generator=generator)
             first = (torch.rand(batch, 1, generator=generator) * (size - width + 1)).long()
-            masked = (position >= first) & (position < first + width)
-            keep &= ~masked.unsqueeze(3 - axis).to(features.device)
-    return features * keep
+            keep &= (position < first) | (position >= first + width)
+        kept.append(keep.to(features.device))
+    return features * kept[0].unsqueeze(2) * kept[1].unsqueeze(1)

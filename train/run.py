@@ -108,5 +108,6 @@ def finish(run: Trainer, prepared: Prepared, dev_eer: float, out: Path, start: P
     if start is not None:
         summary["started_from"] = load_checkpoint(start).training
     run.network.trunk.load_state_dict(run.validated.state_dict())
+    run.network.cpu()
     save_checkpoint(out, run.network.folded(), summary)
     draw_journals({prepared.recipe.name: run.journal.path}, run.work / "journal.png")

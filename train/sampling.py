@@ -14,10 +14,10 @@ from train.waveform import Copy
 
 @dataclass(frozen=True)
 class Batch:
-    """Features `[batch, n_mels, frames]` before normalisation, and of each crop: its class (the
-    speaker, at its speed), the manifest row, and the index of its speed."""
+    """Features `[batch, frames, n_mels]` as they are cached, and of each crop: its class (the speaker,
+    at its speed), the manifest row, and the index of its speed."""
 
-    features: NDArray[np.float32]
+    features: NDArray[np.float16]
     speakers: NDArray[np.int64]
     rows: NDArray[np.int64]
     speeds: NDArray[np.int64]
@@ -64,9 +64,8 @@ class CropSampler:
             self.copies[copy].crop(self.rows[i], frames, rng.random())
             for i, copy in zip(chosen, drawn, strict=True)
         ]
-        features = np.stack(crops).transpose(0, 2, 1).astype(np.float32)
         classes = self.speakers[chosen] + speeds * (self.classes // len(self.speeds))
-        return Batch(features, classes, self.rows[chosen], speeds)
+        return Batch(np.stack(crops), classes, self.rows[chosen], speeds)
 
     def _pairs(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
         known = len(self.speaker_weight)

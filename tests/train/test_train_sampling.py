@@ -52,12 +52,12 @@ def test_other_steps_and_seeds_see_other_crops() -> None:
 
 def test_crops_are_pieces_of_their_recording() -> None:
     batch = sampler().batch(3, 200)
-    assert batch.features.shape == (200, 3, 20)
-    assert batch.features.dtype == np.float32
+    assert batch.features.shape == (200, 20, 3)
+    assert batch.features.dtype == np.float16
     assert set(batch.rows) <= set(ROWS)
     np.testing.assert_array_equal(batch.speakers, SPEAKERS[batch.rows])
     for crop, row in zip(batch.features, batch.rows, strict=True):
-        recording, place, _ = crop
+        recording, place, _ = crop.T
         assert (recording == row).all()
         if LENGTHS[row] >= 20:
             np.testing.assert_array_equal(place, place[0] + np.arange(20))
@@ -67,7 +67,7 @@ def test_crops_are_pieces_of_their_recording() -> None:
 
 def test_every_place_of_a_recording_may_come() -> None:
     batch = sampler().batch(0, 4_000)
-    starts = {int(crop[1, 0]) for crop, row in zip(batch.features, batch.rows, strict=True) if row == 1}
+    starts = {int(crop[0, 1]) for crop, row in zip(batch.features, batch.rows, strict=True) if row == 1}
     assert starts == set(range(31))
 
 
@@ -88,7 +88,7 @@ def test_a_speaker_at_another_speed_is_another_class() -> None:
     batch = drawn.batch(0, 3_000)
     assert drawn.speeds == [0.9, 1.0]
     assert drawn.classes == 6
-    copies = batch.features[:, 2, 0].astype(int)
+    copies = batch.features[:, 0, 2].astype(int)
     np.testing.assert_allclose(np.bincount(copies) / 3_000, 1 / 3, atol=0.04)
     np.testing.assert_array_equal(batch.speeds, np.array([0, 1, 1])[copies])
     np.testing.assert_array_equal(batch.speakers, SPEAKERS[batch.rows] + 3 * batch.speeds)
@@ -123,7 +123,7 @@ def test_weights_are_kept_to_the_last_recording() -> None:
 def test_each_step_draws_a_length() -> None:
     made = {Copy(): features(0)}
     drawn = CropSampler(made, ROWS, SPEAKERS, (10, 20, 30), 1.0, seed=1)
-    lengths = [drawn.batch(step, 4).features.shape[2] for step in range(60)]
+    lengths = [drawn.batch(step, 4).features.shape[1] for step in range(60)]
     assert set(lengths) == {10, 20, 30}
     assert all(lengths.count(n) > 8 for n in (10, 20, 30))
-    assert drawn.batch(7, 4).features.shape[2] == lengths[7]
+    assert drawn.batch(7, 4).features.shape[1] == lengths[7]
