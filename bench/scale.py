@@ -62,14 +62,14 @@ def work_out(
     return {
         "load": load,
         "store": store,
-        "work": _work(work, Costs.read(load["costs"]).busy),
+        "work": _work(work, Costs.read(load["costs"])),
         "curve": curve,
         "growth": growth,
         "speakers": [_speakers(count, store) for count in SPEAKERS],
     }
 
 
-def _work(work: Work, busy: float) -> dict[str, float]:
+def _work(work: Work, costs: Costs) -> dict[str, float]:
     python, cpu = work.python * 1e3, work.cpu * 1e3
     return {
         "cpu_ms": round(cpu, 2),
@@ -78,9 +78,9 @@ def _work(work: Work, busy: float) -> dict[str, float]:
         "embed_ms": round(float(work.embed.mean()) * 1e3, 2),
         "store_ms": round(float(work.flush.mean()) * 1e3, 2),
         "wait_ms": round(float(work.wait.mean()) * 1e3, 2),
-        "batch_of_16_over_1": round(float(work.growth[-1]), 2),
         "most_useful_cores": round(cpu / python, 1),
-        "stages_over_cpu": round(busy, 2),
+        "batch_of_16_over_1": round(costs.batches[-1].cpu_ms / costs.batches[0].cpu_ms, 2),
+        "stages_over_cpu": round(costs.busy, 2),
     }
 
 

@@ -49,6 +49,7 @@ EXAMPLE_S = 3.0
 READY_FOR_S = 2.0
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
 PLACES_PER_CORE = 8
+SPARE_TURNS = 1  # more than cores: while one waits for the disk, another can work
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class Engine:
         cores = available_cores()
         self.places = settings.max_concurrency or PLACES_PER_CORE * cores
         on_cpu = all(model.embedder.provider == CPU for model in self.models.values())
-        # One more than cores: while one waits for the disk, another can work. CUDA wants full batches.
-        self.turns = min(self.places, cores + 1) if on_cpu else self.places
+        # CUDA wants full batches.
+        self.turns = min(self.places, cores + SPARE_TURNS) if on_cpu else self.places
         self.damage: list[str] = []  # of the store's file, as far as somebody had it checked
         self.rates = RateLimits(settings.rate_limit, settings.rate_burst, self.store.buckets)
         self._checking, self._checked_at = threading.Lock(), -READY_FOR_S

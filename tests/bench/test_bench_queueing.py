@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from bench.costs import Batch, Call, Costs
-from bench.queueing import CONCURRENCY, MAX_BATCH, Times, Work, in_periods, poisson, simulate
+from bench.queueing import Times, Work, in_periods, poisson, simulate
 from bench.scale import fill, pages, work_out
+from service.engine import PLACES_PER_CORE
 
 NOTHING = 1e-9
 MANY = 10**6
@@ -14,17 +15,12 @@ MANY = 10**6
 def work(
     python: float = NOTHING,
     prepare: float | Times = NOTHING,
-    embed: float = NOTHING,
     flush: float | Times = 0.0,
-    growth: float = 1.0,
-    threads: float = 1.0,
 ) -> Work:
-    """Costs of which most are nothing; a batch of k is `k ** growth` windows of work."""
-    times = [np.atleast_1d(np.asarray(t, float)) for t in (prepare, embed, flush, 0.0)]
+    """Costs of which most are nothing."""
+    times = [np.atleast_1d(np.asarray(t, float)) for t in (prepare, NOTHING, flush, 0.0)]
     size = max(map(len, times))
-    prepared, embedded, flushed, waited = (np.resize(t, size) for t in times)
-    sizes = np.arange(1.0, MAX_BATCH + 1)
-    return Work(python, prepared, embedded, flushed, waited, sizes**growth, threads)
+    return Work(python, *(np.resize(t, size) for t in times))
 
 
 @pytest.mark.parametrize("load", [0.3, 0.6])
@@ -33,15 +29,15 @@ def test_processor_sharing_is_as_theory_has_it(load: float) -> None:
     random = np.random.default_rng(1)
     for times in (random.exponential(0.01, 20_000), np.full(1, 0.01)):
         arrivals = poisson(load / 0.01, 150, random)
-        took = simulate(work(prepare=times), arrivals, 1.0, concurrency=MANY, random=random)
+        took = simulate(work(prepare=times), arrivals, 1.0, places=MANY, turns=MANY, random=random)
         assert np.mean(took) == pytest.approx(0.01 / (1 - load), rel=0.1)
 
 
 def test_cores_are_shared_but_python_is_one() -> None:
     arrivals = np.zeros(4)
     assert simulate(work(prepare=0.1), arrivals, 4.0) == pytest.approx(0.1)
-    assert simulate(work(prepare=0.1), arrivals, 2.0) == pytest.approx(0.2)
-    # The two halves of each call's Python run one at a time on any number of cores: 4 x 0.1 s of it.
+    assert simulate(work(prepare=0.1), arrivals, 2.0, turns=MANY) == pytest.approx(0.2)
+    # Calls' Python runs one at a time on any number of cores: 4 x 0.1 s of it.
     assert simulate(work(python=0.1), arrivals, 4.0).max() == pytest.approx(0.4)
 
 
@@ -49,19 +45,30 @@ def test_the_store_has_one_writer_or_more() -> None:
     """A queue of one server with constant work (M/D/1): waiting is load / (2 (1 - load)) of it."""
     random = np.random.default_rng(2)
     arrivals = poisson(60.0, 150, random)
-    took = simulate(work(flush=0.01), arrivals, 1.0, concurrency=MANY, random=random)
+    took = simulate(work(flush=0.01), arrivals, 1.0, places=MANY, turns=MANY, random=random)
     assert np.mean(took) == pytest.approx(0.01 * (1 + 0.6 / (2 * 0.4)), rel=0.08)
-    assert np.mean(simulate(work(flush=0.01), arrivals, 1.0, writers=8)) == pytest.approx(0.01, rel=0.02)
+    assert np.mean(simulate(work(flush=0.01), arrivals, 1.0, writers=8, places=MANY, turns=MANY)) == pytest.approx(0.01, rel=0.02)
 
 
-def test_windows_that_wait_become_a_batch() -> None:
-    """One is embedded at once, those that came meanwhile together; 16 are the most."""
-    arrivals = np.linspace(0.0, 0.009, 20)
-    took = simulate(work(embed=0.01, growth=0.0), arrivals, 1.0)  # a batch takes as long as one window
-    assert len(np.unique(np.round(arrivals + took, 6))) == 3  # 1, 16 and 3
-    assert (arrivals + took).max() == pytest.approx(0.03, rel=1e-3)
-    linear = simulate(work(embed=0.01, growth=1.0), arrivals, 1.0)
-    assert (arrivals + linear).max() == pytest.approx(0.20, rel=1e-3)
+def test_calls_take_turns_one_more_than_cores_and_first_come_first_served() -> None:
+    arrivals = np.linspace(0.0, 0.009, 10)
+    took = simulate(work(prepare=0.1), arrivals, 1.0, places=MANY)
+    left = arrivals + took
+    assert (np.diff(left) >= 0).all()  # in the order in which they came
+    # Two share one core for 0.2 s, then the next two: nobody gets slower by those who come later.
+    assert left[0] == pytest.approx(0.2, abs=0.01)
+    assert left[-1] == pytest.approx(1.0, abs=0.01)
+    everybody = simulate(work(prepare=0.1), arrivals, 1.0, places=MANY, turns=MANY)
+    assert (arrivals + everybody)[0] > 0.9  # which is what turns are for
+
+
+def test_a_turn_lasts_until_the_store_has_flushed() -> None:
+    """With as many turns as cores a core idles meanwhile; the spare turn makes use of it."""
+    arrivals = np.zeros(20)
+    alone = simulate(work(prepare=0.01, flush=0.01), arrivals, 1.0, places=MANY, turns=1)
+    assert alone.max() == pytest.approx(20 * 0.02, rel=1e-3)
+    spare = simulate(work(prepare=0.01, flush=0.01), arrivals, 1.0, places=MANY)
+    assert spare.max() < 0.75 * alone.max()
 
 
 def test_beyond_the_places_calls_are_refused_and_all_are_answered_or_refused() -> None:
@@ -72,7 +79,7 @@ def test_beyond_the_places_calls_are_refused_and_all_are_answered_or_refused() -
     busy = [
         (arrivals[~refused] <= t).sum() - (arrivals[~refused] + took[~refused] <= t).sum() for t in arrivals
     ]
-    assert max(busy) == CONCURRENCY
+    assert max(busy) == PLACES_PER_CORE
     # The core was never idle: the last one ends when the work of all of them is done.
     assert (arrivals + took)[~refused].max() == pytest.approx(arrivals[0] + 0.02 * (~refused).sum(), rel=1e-3)
 
@@ -83,7 +90,7 @@ def test_more_replicas_wait_less_at_the_same_share_of_each() -> None:
     for replicas in (1, 4):
         random = np.random.default_rng(4)
         arrivals = poisson(80.0 * replicas, 30, random)
-        took = simulate(work(prepare=0.01), arrivals, 1.0, replicas, concurrency=MANY, random=random)
+        took = simulate(work(prepare=0.01), arrivals, 1.0, replicas, places=MANY, turns=MANY, random=random)
         means.append(np.mean(took))
     assert means[1] < 0.7 * means[0]
 
@@ -111,7 +118,6 @@ def test_measured_costs_are_told_apart() -> None:
     assert made.cpu == pytest.approx(0.013)
     assert made.prepare == pytest.approx([0.005, 0.007])
     assert made.wait + made.flush == pytest.approx([0.003, 0.005])
-    assert made.growth[15] == pytest.approx(16**0.9)
     assert COSTS.busy == pytest.approx(1.0)
     alone = simulate(made, np.array([0.0]), 1.0)
     assert alone.item() in (pytest.approx(0.014), pytest.approx(0.020))  # what its caller waited
@@ -123,6 +129,7 @@ def facts() -> dict[str, object]:
     for rate in (20.0, 40.0, 60.0):
         arrivals = in_periods(rate, 24.0, 4.0, np.random.default_rng(9))
         took = simulate(Work.of(COSTS), arrivals, 1.0)[arrivals >= 4.0] * 1e3
+        took = took[~np.isnan(took)]  # what was not refused
         p50, p95, p99 = np.percentile(took, (50, 95, 99))
         time = {"p50": p50, "p95": p95, "p99": p99}
         steps.append({"rate": rate, "sent": rate, "served": len(took) / 20.0, "time": time})
