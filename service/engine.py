@@ -140,9 +140,10 @@ class Engine:
         """Is this recording of that speaker?"""
         model = self.model(model_name)
         policy = model.decides()
-        template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
         guard = Guard(self.store.attempts, call.tenant, call.attempt, self.settings.attempt_limits)
-        guard.admit([speaker_id])
+        with call.stage("store"):
+            template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
+            guard.admit([speaker_id])
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
         vector = self._embed(call, model, heard).vector
         with call.stage("search"):
@@ -181,7 +182,8 @@ class Engine:
         model = self.model(model_name)
         policy = model.decides()
         guard = Guard(self.store.attempts, call.tenant, call.attempt, self.settings.attempt_limits)
-        barred = guard.barred() if among is None else guard.admit(among)
+        with call.stage("store"):
+            barred = guard.barred() if among is None else guard.admit(among)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
         vector = self._embed(call, model, heard).vector
         with call.stage("search"):

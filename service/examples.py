@@ -19,7 +19,15 @@ _AUDIO = {
 }
 _ANSWER = {
     "request_id": "0d2f7c1a9b8e4f6d8c3b2a1908f7e6d5",
-    "timings_ms": {"decode": 0.8, "speech": 1.9, "queue": 0.1, "embed": 6.0, "search": 0.1, "total": 9.3},
+    "timings_ms": {
+        "queue": 0.1,
+        "store": 0.2,
+        "decode": 0.8,
+        "speech": 1.9,
+        "embed": 6.0,
+        "search": 0.6,
+        "total": 9.9,
+    },
 }
 _THRESHOLD = {"value": 0.41, "operating_point": "eer", "source": "calibrated", "fmr": 0.09, "fnmr": 0.09}
 

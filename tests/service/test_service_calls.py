@@ -42,7 +42,8 @@ def test_verify_tells_two_voices_apart(make_service: Any) -> None:
         assert (answer["decision"] == "accept") == (answer["score"] >= threshold["value"])
         assert (threshold["source"], threshold["operating_point"]) == ("calibrated", "eer")
         assert answer["template"]["enrollments"] == 2
-        assert {"decode", "speech", "queue", "embed", "search", "total"} == answer["timings_ms"].keys()
+        stages = {"queue", "store", "decode", "speech", "embed", "search", "total"}
+        assert stages == answer["timings_ms"].keys()
         assert answer["model"]["sha256"] == calibrated.engine.models["baseline"].embedder.sha256
 
     between = make_service(replay_days=0, thresholds={"baseline": (same["score"] + other["score"]) / 2})
