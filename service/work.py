@@ -60,10 +60,15 @@ class Admission:
                 self.waiting -= 1
             try:
                 call.alone = self.taken == 1
-                call.add("queue", time.perf_counter() - call.started)
-                return await run_in_threadpool(do, call, *args, **kwargs)
+                return await run_in_threadpool(_begin, do, call, *args, **kwargs)
             finally:
                 self._turns.release()
+
+
+def _begin(do: Callable[Concatenate[Call, P], R], call: Call, *args: P.args, **kwargs: P.kwargs) -> R:
+    """On the thread: to have come to it belongs to the waiting."""
+    call.add("queue", time.perf_counter() - call.started)
+    return do(call, *args, **kwargs)
 
 
 def engine_of(request: Request) -> Engine:
