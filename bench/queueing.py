@@ -1,10 +1,10 @@
 """The service as a queue: calls wait for a turn, share the cores, and change the store one after another.
 
-A discrete-event simulation on measured costs (`bench.costs`), of a replica as `service.work` runs it on a CPU.
-A call is received (Python), waits for its turn, and in its turn it is decided on (more Python), decoded, heard
-and embedded on one thread, and remembered by a flush of the store; then it is answered (Python again). Work on
-the cores is processor sharing: each thread that can run has an equal share of them, at most one core. Python is
-one such thread however many calls want it (the GIL). Seconds throughout.
+A discrete-event simulation on measured costs (`bench.costs`), of a replica as `service.work` runs it on a
+CPU. A call is received (Python), waits for its turn, and in its turn it is decided on (more Python),
+decoded, heard and embedded on one thread, and remembered by a flush of the store; then it is answered
+(Python again). Work on the cores is processor sharing: each thread that can run has an equal share of them,
+at most one core. Python is one such thread however many calls want it (the GIL). Seconds throughout.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def simulate(
     free = [0.0] * writers
     took = np.full(len(arrivals), np.nan)
     drawn = random.integers(0, len(work.prepare), len(arrivals))
-    # When, a number that keeps ties in order, replica, and: its version, who was remembered, or None, who left.
+    # When, a number that keeps ties in order, replica; its version, or who was remembered, or that one left
     events: list[tuple[float, int, int, int | _Call | None]] = []
 
     order = itertools.count()

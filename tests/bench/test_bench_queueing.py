@@ -47,7 +47,9 @@ def test_the_store_has_one_writer_or_more() -> None:
     arrivals = poisson(60.0, 150, random)
     took = simulate(work(flush=0.01), arrivals, 1.0, places=MANY, turns=MANY, random=random)
     assert np.mean(took) == pytest.approx(0.01 * (1 + 0.6 / (2 * 0.4)), rel=0.08)
-    assert np.mean(simulate(work(flush=0.01), arrivals, 1.0, writers=8, places=MANY, turns=MANY)) == pytest.approx(0.01, rel=0.02)
+    assert np.mean(
+        simulate(work(flush=0.01), arrivals, 1.0, writers=8, places=MANY, turns=MANY)
+    ) == pytest.approx(0.01, rel=0.02)
 
 
 def test_calls_take_turns_one_more_than_cores_and_first_come_first_served() -> None:
