@@ -18,4 +18,5 @@ def test_both_stores_are_measured_alike(server: Server) -> None:
     calls = {f"{store}.{call}" for store in ("embedded", "postgres") for call in ("verify", "identify")}
     assert found["small_ms"].keys() == found["large_ms"].keys() == found["large_indexed_ms"].keys() == calls
     assert min(found["small_ms"].values()) > 0
+    assert found["recall_at_1"] == 1.0
     assert found["recall_at_10"] > 0.9
