@@ -3,8 +3,8 @@
     python -m bench.stores postgresql://… --tenants 1000 --speakers 1000 --large 1000000
 
 The database has to be empty. Templates are random unit vectors, written without enrolments; queries are
-noisy copies of them. The large tenant is searched by a scan, then with an HNSW index: whether it finds the one
-whose copy was asked for, and its share of the scan's ten best, of which nine are near by chance.
+noisy copies of them. The large tenant is searched by a scan, then with an HNSW index: whether it finds the
+one whose copy was asked for, and its share of the scan's ten best, of which nine are near by chance.
 """
 
 import argparse

@@ -49,6 +49,11 @@ class Admission:
         self, do: Callable[Concatenate[Call, P], R], call: Call, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """Admit a call, wait for its turn, do it on a thread; raises `Overloaded` or `TookTooLong`."""
+
+        def begin() -> R:
+            call.add("queue", time.perf_counter() - call.started)  # to have come to a thread is part of it
+            return do(call, *args, **kwargs)
+
         with self:
             self.waiting += 1
             try:
@@ -60,15 +65,9 @@ class Admission:
                 self.waiting -= 1
             try:
                 call.alone = self.taken == 1
-                return await run_in_threadpool(_begin, do, call, *args, **kwargs)
+                return await run_in_threadpool(begin)
             finally:
                 self._turns.release()
-
-
-def _begin(do: Callable[Concatenate[Call, P], R], call: Call, *args: P.args, **kwargs: P.kwargs) -> R:
-    """On the thread: to have come to it belongs to the waiting."""
-    call.add("queue", time.perf_counter() - call.started)
-    return do(call, *args, **kwargs)
 
 
 def engine_of(request: Request) -> Engine:

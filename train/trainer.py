@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from train.sampling import Batch, CropSampler, Prefetcher
 from train.teacher import Teacher
 
 VALIDATION_WINDOW_S = 3.0
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class NonFiniteLoss(RuntimeError):
@@ -59,10 +60,10 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
-def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+def _moving_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
     """An exponential moving average that soon forgets the first steps' weights, which are no use."""
 
-    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
+    def average(averaged: _Tensors, current: _Tensors, steps: Tensor | int) -> None:
         kept = min(decay, (1.0 + float(steps)) / (10.0 + float(steps)))
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, 1.0 - kept)
