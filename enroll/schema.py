@@ -186,4 +186,19 @@ _DEPARTURES = (
     "UPDATE tenants SET departures_from = revision",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _SEALING, _ATTEMPTS, _HEARD_BY_AGE, _DEPARTURES)
+# A row that no index needs is written at every accepted call.
+HEARD_INDEXES = (
+    "DROP INDEX heard_by_speaker",
+    "CREATE INDEX heard_by_speaker ON heard (speaker, at) WHERE call != 'enroll'",
+    "DROP INDEX heard_by_enrollment",
+    "CREATE INDEX heard_by_enrollment ON heard (enrollment) WHERE enrollment IS NOT NULL",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _VERSION_1,
+    _SEALING,
+    _ATTEMPTS,
+    _HEARD_BY_AGE,
+    _DEPARTURES,
+    HEARD_INDEXES,
+)

@@ -97,7 +97,8 @@ def create_app(engine: Engine) -> FastAPI:
     engine.metrics.places.set(admission.limit)
     engine.metrics.queue_depth.set_function(lambda: admission.waiting + engine.queue_depth)
     errors.install(app)
-    for router in (speakers.router, decisions.router, decisions.vectors, side_by_side.router):
+    # Tried in this order, so what is called most comes first.
+    for router in (decisions.router, speakers.router, decisions.vectors, side_by_side.router):
         app.include_router(router, responses=_ERRORS)
     app.include_router(system.keyed, responses=_ERRORS)
     app.include_router(system.router)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 
 from enroll.audit import actor
@@ -15,7 +15,6 @@ from service.engine import Engine
 from service.errors import ServiceError
 from service.work import engine_of
 
-_bearer = HTTPBearer(auto_error=False, description="An API key, from `sayso keys create`.")
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
@@ -52,18 +51,19 @@ def token_of(request: Request) -> str | None:
     return text.strip() if scheme.lower() == "bearer" else None
 
 
-def require(scope: str) -> Callable[..., Awaitable[ApiKey]]:
-    """A dependency that gives the caller's key, or answers 401, 403 or 429."""
+class KeyWith(SecurityBase):
+    """A dependency that gives the caller's key, which holds the scope, or answers 401, 403 or 429."""
 
-    async def caller(
-        request: Request,
-        _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],  # for the OpenAPI document
-    ) -> ApiKey:
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        # What the OpenAPI document says of it.
+        self.scheme_name = "HTTPBearer"
+        self.model = HTTPBearer(description="An API key, from `sayso keys create`.")
+
+    async def __call__(self, request: Request) -> ApiKey:
         key = await bearer(request)
         actor.set(f"key:{key.id}")
-        return _holding(key, scope)
-
-    return caller
+        return _holding(key, self.scope)
 
 
 def _holding(key: ApiKey, scope: str | None) -> ApiKey:
@@ -72,8 +72,8 @@ def _holding(key: ApiKey, scope: str | None) -> ApiKey:
     return key
 
 
-Reader = Annotated[ApiKey, Depends(require("read"))]
-Enroller = Annotated[ApiKey, Depends(require("enroll"))]
-Verifier = Annotated[ApiKey, Depends(require("verify"))]
-Administrator = Annotated[ApiKey, Depends(require("admin"))]
-Embedder = Annotated[ApiKey, Depends(require("embed"))]
+Reader = Annotated[ApiKey, Depends(KeyWith("read"))]
+Enroller = Annotated[ApiKey, Depends(KeyWith("enroll"))]
+Verifier = Annotated[ApiKey, Depends(KeyWith("verify"))]
+Administrator = Annotated[ApiKey, Depends(KeyWith("admin"))]
+Embedder = Annotated[ApiKey, Depends(KeyWith("embed"))]

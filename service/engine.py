@@ -297,7 +297,7 @@ class Engine:
         with call.stage("speech"):
             report, speech = self.detector.detect(recording)
             QualityLimits(required_speech_s, settings.min_snr_db, settings.max_clipping).check(report)
-            digest = hashlib.sha256(recording.samples.tobytes()).digest()
+            digest = hashlib.sha256(recording.samples.data).digest()
         return Heard(report, speech, digest)
 
     def _embed(self, call: Call, model: ServedModel, heard: Heard) -> Embedding:

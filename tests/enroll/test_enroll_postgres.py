@@ -236,6 +236,20 @@ def test_tables_of_others_and_of_newer_versions_are_left_alone(server: Server) -
         opened(server.url(newer))
 
 
+def test_tables_of_the_first_version_are_brought_to_this_one(
+    address: str, server: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(module, "MIGRATIONS", module.MIGRATIONS[:1])
+        with opened(address) as store:
+            enrol(store, "t", "alice", 1)
+    with opened(address) as store, store.database.read() as connection:
+        assert store.speaker("t", "alice").status == "enrolled"
+        assert connection.execute("SELECT version FROM sayso_version").fetchone()[0] == len(module.MIGRATIONS)
+        indexes = connection.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'heard'").fetchall()
+    assert sum("WHERE" in row[0] for row in indexes) == 3
+
+
 def test_a_server_without_pgvector_is_told_so(server: Server, name: str) -> None:
     server.boss("DROP EXTENSION vector", name)
     with pytest.raises(StoreUnavailable, match="vector"):
