@@ -104,8 +104,9 @@ def of_parts(
 def _of_parts(path: Path, provider: Provider, data: bytes, rounds: int) -> tuple[float, list[Batch]]:
     content, detector = path.read_bytes(), SpeechDetector()
     session = EmbeddingSession(content, path.name, provider, 0)
-    speech = detector.detect(decode(data, 60.0))[1]
-    window = windows.cut(speech, read_card(content, path.name).window_samples)[:1]
+    whole = read_card(content, path.name).window_samples
+    session.warm(whole, EmbeddingSession(content, path.name, "cpu", 1).run)
+    window = windows.cut(detector.detect(decode(data, 60.0))[1], whole)[:1]
     spent: dict[int, list[float]] = {size: [] for size in (0, *BATCHES)}
 
     def run(size: int) -> None:

@@ -159,8 +159,9 @@ def _in_onnxruntime(contents: Mapping[str, bytes], provider: Provider) -> dict[C
             for name, content in contents.items()
             for count in range(1, threads + 1)
         }
-        for session in sessions.values():
-            session.warm(round(WINDOW_S * SAMPLE_RATE))
+        for (name, _), session in sessions.items():
+            exactly = EmbeddingSession(contents[name], name, "cpu", 1)
+            session.warm(round(WINDOW_S * SAMPLE_RATE), exactly.run)
         for case in cases(list(contents), "onnxruntime", where, threads):
             jobs[case] = partial(sessions[case.model, case.threads].run, _waveforms(case))
     return jobs

@@ -42,7 +42,7 @@ class _Item:
 class Batcher:
     """`run` maps `[n, samples]` to `[n, dim]`; `observe` is told each batch's number of windows.
 
-    Windows have at most 301 frames, so `max_batch` of them bound a batch's frames. `prepare` runs first, on
+    All windows are of one length, so `max_batch` of them bound a batch's frames. `prepare` runs first, on
     the thread that will run the batches; what it raises, the constructor raises.
     """
 
@@ -107,8 +107,8 @@ class Batcher:
         open_ = True
         while open_:
             items, open_ = self._take()
-            for alike in _by_length(items):
-                self._process(alike)
+            if items:
+                self._process(items)
 
     def _take(self) -> tuple[list[_Item], bool]:
         """Wait for one item, add what else has queued up; False once told to stop."""
@@ -131,7 +131,7 @@ class Batcher:
         return items, item is not None
 
     def _process(self, items: list[_Item]) -> None:
-        """One batch of equal windows; when it fails, each item alone, so that only the bad one does."""
+        """One batch; when it fails, each item alone, so that only the bad one does."""
         started = time.perf_counter()
         try:
             vectors = self._embed(np.concatenate([item.windows for item in items]))
@@ -175,11 +175,3 @@ def embed_checked(run: Callable[[Samples], Vectors], windows: Samples) -> Vector
     if not np.isfinite(vectors).all():
         raise EmbeddingFailed("the model gave a vector that is not finite for this recording")
     return vectors
-
-
-def _by_length(items: list[_Item]) -> list[list[_Item]]:
-    """Items whose windows are of one length, in the order of each length's first."""
-    groups: dict[int, list[_Item]] = {}
-    for item in items:
-        groups.setdefault(item.windows.shape[1], []).append(item)
-    return list(groups.values())

@@ -3,11 +3,13 @@
 A graph replays all kernels of a pass with one launch, into the addresses that it was captured with. So a
 batch is padded to the next size with silence, copied into that size's buffers, and what the silence gives is
 dropped. See "CUDA graphs" in ONNX Runtime's documentation of its CUDA provider; a graph belongs to the thread
-that captured it. Every size is checked against a plain run at the start.
+that captured it. Every size is checked at the start. docs/decisions/0028 has why a session that captured does
+nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,39 +44,39 @@ class _Bound:
 
 
 class Buckets:
-    """Runs `[n, samples]`, n at most 16, on a session of the CUDA or TensorRT provider.
+    """Runs `[n, window]`, n at most 16, on a session of the CUDA or TensorRT provider.
 
-    Windows of `window` samples take the captured sizes; shorter ones are padded to a size and run plainly.
-    Only for the thread that made it. Raises `ProviderError` when a size does not give what a plain run does.
+    The session is for this alone: a run of any other shape in between moves what the graphs hold on to, and
+    later answers are wrong. Only for the thread that made it. `expected` gives what it should give: raises
+    `ProviderError` when a size does not.
     """
 
-    def __init__(self, session: ort.InferenceSession, window: int, device: str = "cuda") -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        window: int,
+        expected: Callable[[Samples], NDArray[np.float32]],
+        device: str = "cuda",
+    ) -> None:
         self._session, self._window = session, window
-        self._plain_options = run_options(-1)
-        dim = self._plain(np.zeros((1, window), np.float32)).shape[1]
+        dim = expected(np.zeros((1, window), np.float32)).shape[1]
         self._sizes = {size: self._bind(size, dim, device) for size in SIZES}
-        for size in SIZES:
-            self._check(size)
+        for turn in range(_CAPTURING_RUNS):  # a size once more after all others
+            for size in SIZES:
+                self._check(size, turn, expected)
 
     def run(self, waveforms: Samples) -> NDArray[np.float32]:
-        """Embed `[n, samples]`; the answer is the caller's own."""
+        """Embed `[n, window]`; the answer is the caller's own."""
         count, samples = waveforms.shape
-        size = next(size for size in SIZES if size >= count)
         if samples != self._window:
-            padded = np.zeros((size, samples), np.float32)
-            padded[:count] = waveforms
-            return self._plain(padded)[:count]
+            raise ValueError(f"windows of {samples} samples where {self._window} were captured")
+        size = next(size for size in SIZES if size >= count)
         bound = self._sizes[size]
         bound.host[:count], bound.host[count:] = waveforms, 0.0
         bound.device.update_inplace(bound.host)
         self._session.run_with_iobinding(bound.binding, bound.options)
         found: NDArray[np.float32] = bound.binding.copy_outputs_to_cpu()[0]
         return found[:count].copy()
-
-    def _plain(self, waveforms: Samples) -> NDArray[np.float32]:
-        feed = {"waveform": waveforms}
-        found: NDArray[np.float32] = self._session.run(["embedding"], feed, self._plain_options)[0]
-        return found
 
     def _bind(self, size: int, dim: int, device: str) -> _Bound:
         shape = (size, self._window)
@@ -85,17 +87,16 @@ class Buckets:
         binding.bind_ortvalue_output("embedding", made)
         return _Bound(np.zeros(shape, np.float32), given, binding, run_options(size))
 
-    def _check(self, size: int) -> None:
+    def _check(self, size: int, turn: int, expected: Callable[[Samples], NDArray[np.float32]]) -> None:
         """Other input at each run: a graph that holds on to the first shows here and nowhere else."""
-        for turn in range(_CAPTURING_RUNS):
-            voice = synthetic_voice(self._window / SAMPLE_RATE, pitch_hz=90.0 + 60.0 * turn, seed=turn)
-            voice = np.resize(voice, self._window)
-            given = np.stack([np.roll(voice, row * self._window // size) for row in range(size)])
-            found, expected = self.run(given), self._plain(given)
-            lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-            cosine = float(((found * expected).sum(axis=1) / lengths).min())
-            if not cosine >= _LEAST_COSINE:  # NaN too
-                raise ProviderError(
-                    f"batches of {size} on CUDA give other vectors than they should (cosine {cosine:.4f}): "
-                    "set SAYSO_PROVIDER=cpu and report it"
-                )
+        voice = synthetic_voice(self._window / SAMPLE_RATE, pitch_hz=90.0 + 60.0 * turn, seed=turn)
+        voice = np.resize(voice, self._window)
+        given = np.stack([np.roll(voice, row * self._window // size) for row in range(size)])
+        found, wanted = self.run(given), expected(given)
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
+        cosine = float(((found * wanted).sum(axis=1) / lengths).min())
+        if not cosine >= _LEAST_COSINE:  # NaN too
+            raise ProviderError(
+                f"batches of {size} on CUDA give other vectors than they should (cosine {cosine:.4f}): "
+                "set SAYSO_PROVIDER=cpu and report it"
+            )

@@ -2,7 +2,8 @@
 
 On a CPU each caller runs the model itself: a caller who is alone on all cores, others on one core each, since
 several one-thread runs get more done than one many-thread run, and batches gain nothing there. On CUDA
-callers share batches. docs/decisions/0027 has the measurements.
+callers share batches of whole windows; shorter ones stay on the CPU, since each new length costs a GPU more
+than it saves. docs/decisions/0027 and 0028 have the measurements.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Embedder:
         threads = threads or available_cores()
         self._wide = self._narrow = EmbeddingSession(content, path.name, provider, threads)
         self.provider = self._wide.provider
+        if self.provider != CPU or threads > 1:
+            self._narrow = EmbeddingSession(content, path.name, "cpu", threads=1)
         self._observe, self._closed = observe_batch, False
         self._batcher: Batcher | None = None
         if self.provider != CPU:
@@ -65,10 +68,8 @@ class Embedder:
                 self._wide.run,
                 observe=observe_batch,
                 wait_s=COMPANY_S,
-                prepare=lambda: self._wide.warm(self.card.window_samples),
+                prepare=lambda: self._wide.warm(self.card.window_samples, self._narrow.run),
             )
-        elif threads > 1:
-            self._narrow = EmbeddingSession(content, path.name, "cpu", threads=1)
 
     def __enter__(self) -> Embedder:
         return self
@@ -91,8 +92,10 @@ class Embedder:
         cut = windows.cut(speech, self.card.window_samples)
         if self._batcher is None:
             batched = self._run(cut, self._wide if alone else self._narrow)
-        else:
+        elif cut.shape[1] == self.card.window_samples:
             batched = _shared(self._batcher, cut, timeout_s)
+        else:
+            batched = self._run(cut, self._narrow)
         mean = batched.vectors.mean(axis=0)
         length = float(np.linalg.norm(mean))
         if not np.isfinite(length) or length == 0.0:

@@ -19,6 +19,7 @@ from enroll.errors import SpeakerOptedOut, StoreCorrupt
 from enroll.index import index_of
 from enroll.types import NewEnrollment
 from runtime.audio import Recording, Samples, decode, encode
+from runtime.buckets import SIZES
 from runtime.embedder import Embedding
 from runtime.session import CPU, available_cores
 from runtime.speech import QualityLimits, SpeechDetector, SpeechReport
@@ -50,6 +51,7 @@ READY_FOR_S = 2.0
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
 PLACES_PER_CORE = 8
 SPARE_TURNS = 1  # more than cores: while one waits for the disk, another can work
+LARGEST_BATCH = SIZES[-1]  # a GPU wants that many at once; more threads only wait for Python's lock
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class Engine:
         cores = available_cores()
         self.places = settings.max_concurrency or PLACES_PER_CORE * cores
         on_cpu = all(model.embedder.provider == CPU for model in self.models.values())
-        # CUDA wants full batches.
-        self.turns = min(self.places, cores + SPARE_TURNS) if on_cpu else self.places
+        busy = cores + SPARE_TURNS
+        self.turns = min(self.places, busy if on_cpu else max(busy, LARGEST_BATCH))
         self.damage: list[str] = []  # of the store's file, as far as somebody had it checked
         self.rates = RateLimits(settings.rate_limit, settings.rate_burst, self.store.buckets)
         self._checking, self._checked_at = threading.Lock(), -READY_FOR_S

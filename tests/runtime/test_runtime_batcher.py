@@ -157,16 +157,6 @@ def test_items_that_cannot_be_joined_are_run_apart(model: Model, start: Callable
     assert even.result(SECONDS).vectors.tolist() == [[6.0, 6.0]]
 
 
-def test_windows_of_one_length_share_a_batch(model: Model, start: Callable[..., Batcher]) -> None:
-    batcher = start()
-    held(model, batcher)
-    lengths = [4, 9, 4, 9, 9]
-    futures = [batcher.submit(np.full((1, n), float(i), np.float32)) for i, n in enumerate(lengths)]
-    model.open.set()
-    assert [future.result(SECONDS).vectors[0, 0] for future in futures] == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert model.batches == [1, 2, 3]
-
-
 @pytest.mark.parametrize("rows", [0, 1, 3, 9])
 def test_a_model_that_loses_or_makes_up_vectors_fails(rows: int) -> None:
     """Vectors are dealt out by their place: one too few would be somebody else's."""
