@@ -66,6 +66,18 @@ def test_a_call_is_a_span_with_its_stages_inside(
     assert "alice-secret" not in repr([span.to_json() for span in done])
 
 
+def test_fastapi_tells_nothing_beside_it(
+    make_service: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastAPI has spans of its own, with whole paths, wherever somebody set a provider for the process."""
+    kept = InMemorySpanExporter()
+    theirs = TracerProvider()
+    theirs.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: theirs)
+    make_service().get("/v1/speakers/alice-secret")
+    assert kept.get_finished_spans() == ()
+
+
 def test_failures_and_strangers_are_told_apart(
     make_service: Callable[..., Any], spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
