@@ -273,6 +273,14 @@ def test_a_bug_of_ours_is_a_problem_document_too(service: Any, monkeypatch: pyte
     assert 'status="500"} 1.0' in service.get("/metrics").text
 
 
+def test_readiness_tries_a_whole_window(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shorter one would stay on the CPU, and a GPU that has died would look well."""
+    shapes: list[tuple[int, ...]] = []
+    patched(service, monkeypatch, lambda run, windows: shapes.append(windows.shape) or run(windows))
+    service.engine.check()
+    assert shapes == [(1, service.engine.models["baseline"].embedder.card.window_samples)]
+
+
 def test_readiness_says_so_when_the_store_is_gone(service: Any) -> None:
     service.engine.store.close()
     answer = service.get("/readyz", key=None)
