@@ -160,8 +160,9 @@ def _in_onnxruntime(contents: Mapping[str, bytes], provider: Provider) -> dict[C
             for count in range(1, threads + 1)
         }
         for (name, _), session in sessions.items():
-            exactly = EmbeddingSession(contents[name], name, "cpu", 1)
-            session.warm(round(WINDOW_S * SAMPLE_RATE), exactly.run)
+            if where != CPU:
+                exactly = EmbeddingSession(contents[name], name, "cpu", 1)
+                session.warm(round(WINDOW_S * SAMPLE_RATE), exactly.run)
         for case in cases(list(contents), "onnxruntime", where, threads):
             jobs[case] = partial(sessions[case.model, case.threads].run, _waveforms(case))
     return jobs

@@ -186,7 +186,8 @@ _DEPARTURES = (
     "UPDATE tenants SET departures_from = revision",
 )
 
-# A row that no index needs is written at every accepted call.
+# Rows of accepted calls stay out of the index by enrolment, rows of enrolments out of that by speaker, which
+# then answers by itself which of a speaker's are the newest.
 HEARD_INDEXES = (
     "DROP INDEX heard_by_speaker",
     "CREATE INDEX heard_by_speaker ON heard (speaker, at) WHERE call != 'enroll'",

@@ -91,6 +91,7 @@ class Embedder:
         """
         cut = windows.cut(speech, self.card.window_samples)
         if self._batcher is None:
+            self._observe(len(cut))
             batched = self._run(cut, self._wide if alone else self._narrow)
         elif cut.shape[1] == self.card.window_samples:
             batched = _shared(self._batcher, cut, timeout_s)
@@ -111,7 +112,6 @@ class Embedder:
     def _run(self, cut: Samples, session: EmbeddingSession) -> Batched:
         if self._closed:
             raise ShuttingDown("the service is shutting down: try another instance, or again shortly")
-        self._observe(len(cut))
         started = time.perf_counter()
         vectors = embed_checked(session.run, cut)
         return Batched(vectors, 0.0, time.perf_counter() - started)

@@ -21,7 +21,7 @@ def cut(speech: Samples, window: int) -> Samples:
         raise ValueError("no samples to cut into windows")
     if len(speech) < window / 2:
         return np.resize(speech, (1, window))
-    if len(speech) <= window:
+    if len(speech) < window:
         step = max(1, window // STEPS)
         return speech[np.newaxis, : len(speech) // step * step]
     count = min(MAX_WINDOWS, -(-len(speech) // window))

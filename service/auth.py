@@ -1,7 +1,6 @@
 """Who asks: API keys in the Authorization header, checked for a scope."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: before 0.123.10 FastAPI could not read such of a callable object.
 from typing import Annotated
 
 from fastapi import Depends, Request

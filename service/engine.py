@@ -18,7 +18,7 @@ from enroll.decision import decide_identify, decide_verify, score
 from enroll.errors import SpeakerOptedOut, StoreCorrupt
 from enroll.index import index_of
 from enroll.types import NewEnrollment
-from runtime.audio import Recording, Samples, decode, encode
+from runtime.audio import SAMPLE_RATE, Recording, Samples, decode, encode
 from runtime.buckets import SIZES
 from runtime.embedder import Embedding
 from runtime.session import CPU, available_cores
@@ -46,12 +46,11 @@ from service.settings import Settings
 
 Audio = bytes | Recording  # a file's bytes, or what a stream has decoded already
 _DOUBTFUL = ("noisy", "clipped")
-EXAMPLE_S = 3.0
 READY_FOR_S = 2.0
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
 PLACES_PER_CORE = 8
 SPARE_TURNS = 1  # more than cores: while one waits for the disk, another can work
-LARGEST_BATCH = SIZES[-1]  # a GPU wants that many at once; more threads only wait for Python's lock
+LARGEST_BATCH = SIZES[-1]  # a GPU can use that many at once; many more threads only wait for Python's lock
 
 
 @dataclass(frozen=True)
@@ -285,9 +284,11 @@ class Engine:
         if self.damage:
             raise StoreCorrupt(self.settings.store_path, self.damage[0])
         self.store.database.ping()
-        example = Recording(synthetic_voice(EXAMPLE_S), source_rate=16_000, clipping=0.0, warnings=())
+        # A whole window of each model: less would stay on the CPU, whatever the GPU does.
+        seconds = max(model.embedder.card.window_samples for model in self.models.values()) / SAMPLE_RATE
+        example = Recording(synthetic_voice(seconds), source_rate=SAMPLE_RATE, clipping=0.0, warnings=())
         report, speech = self.detector.detect(example)
-        QualityLimits(EXAMPLE_S / 4, -np.inf, 1.0).check(report)
+        QualityLimits(seconds / 4, -np.inf, 1.0).check(report)
         for model in self.models.values():
             vector: NDArray[np.float32] = model.embedder.embed(speech).vector
             self.index.search("", model.embedder.sha256, vector, k=1)
