@@ -139,6 +139,12 @@ def _group(kind: Kind) -> str:
     return f"azure-{kind}"
 
 
+def _path(request: Request) -> str:
+    """The request's path; `request.url` fails on a query that is no UTF-8."""
+    path: str = request.scope["path"]
+    return path
+
+
 def _profile(request: Request, key: ApiKey, kind: Kind, profile_id: str) -> Speaker:
     """The speaker of a profile id of this kind; raises a 404."""
     try:
@@ -184,7 +190,7 @@ def create(
     speaker = store.create_speaker(
         key.tenant, str(uuid.uuid4()), None, [_group(kind)], {"locale": body.locale}
     )
-    response.headers["Location"] = f"{request.url.path}/{speaker.id}"
+    response.headers["Location"] = f"{_path(request)}/{speaker.id}"
     return _info(request, key, speaker)
 
 
@@ -208,7 +214,7 @@ def list_(
     body: dict[str, Any] = {"value": [_info(request, key, speaker) for speaker in found[:size]]}
     if len(found) > size:
         wanted = {"api-version": VERSION, "maxpagesize": size, "$skiptoken": found[size - 1].id}
-        body["nextLink"] = str(request.url.replace(query="").include_query_params(**wanted))
+        body["nextLink"] = str(request.base_url.replace(path=_path(request)).include_query_params(**wanted))
     return body
 
 
@@ -230,7 +236,7 @@ def reset(request: Request, response: Response, key: Enroller, kind: Kind, profi
     store, speaker = engine_of(request).store, _profile(request, key, kind, profile_id)
     for enrollment in store.enrollments(key.tenant, speaker.id):
         speaker = store.delete_enrollment(key.tenant, speaker.id, enrollment.id)
-    response.headers["Location"] = request.url.path.removesuffix(":reset")
+    response.headers["Location"] = _path(request).removesuffix(":reset")
     return _info(request, key, speaker)
 
 

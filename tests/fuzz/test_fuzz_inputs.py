@@ -1,6 +1,7 @@
 """A small share of the fuzzing that docs/fuzzing.md tells about, each time the tests run."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,25 @@ def test_bugs_that_fuzzing_found_stay_fixed(service: Service, name: str) -> None
             answer = service.call(sent)
             assert hammer.wrong(sent, answer) is None
             assert 400 <= answer.status < 500
+
+
+def test_azures_calls_name_their_own_address_whatever_the_query(service: Service) -> None:
+    """It was taken from the whole URL, which cannot be read when its query is no UTF-8."""
+    profiles = "/speaker-recognition/verification/text-independent/profiles"
+    headers = [
+        *service.good_headers("application/json"),
+        (b"ocp-apim-subscription-key", service.key.encode()),
+    ]
+
+    def send(method: str, path: str, query: bytes, body: bytes = b"") -> Any:
+        answer = service.call(Sent(method, path, query, headers, [body]))
+        assert answer.status < 300, answer.body
+        return json.loads(answer.body)
+
+    for _ in range(2):
+        made = send("POST", profiles, b"x=\xff", b'{"locale": "en-us"}')
+    send("POST", f"{profiles}/{made['profileId']}:reset", b"\xff")
+    assert profiles in send("GET", profiles, b"maxpagesize=1&x=\xff")["nextLink"]
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/console/app.js"])
