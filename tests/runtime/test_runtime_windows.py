@@ -28,6 +28,8 @@ def test_windows_are_pieces_in_order_that_cover_all_they_can(length: int, window
             np.testing.assert_array_equal(windows, np.resize(speech, (1, window)))
             return
         assert length - max(1, window // 30) < windows.shape[1] <= length
+        if length == window:  # what a GPU takes
+            assert windows.shape == (1, window)
         np.testing.assert_array_equal(windows[0], speech[: windows.shape[1]])
         return
     starts = windows[:, 0]
