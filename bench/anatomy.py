@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evaluate.metrics import eer
-from evaluate.trials import TrialList
-from models.describe import LevelFacts, describe
-from models.nested import NestedSpeakerNet
-from models.network import SpeakerNetwork
+from sayso.evaluate.metrics import eer
+from sayso.evaluate.trials import TrialList
+from sayso.models.describe import LevelFacts, describe
+from sayso.models.nested import NestedSpeakerNet
+from sayso.models.network import SpeakerNetwork
 
 _BATCH = 16
 Matrix = NDArray[np.float32]

@@ -17,13 +17,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.metrics import eer
-from evaluate.trials import TrialList
-from runtime.audio import SAMPLE_RATE, Recording, Samples, decode
-from runtime.embedder import Embedder
-from runtime.session import Provider, available_cores
-from runtime.speech import SpeechDetector
-from train.waveform import change_bandwidth, coloured_noise, mix
+from sayso.evaluate.metrics import eer
+from sayso.evaluate.trials import TrialList
+from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, decode
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.session import Provider, available_cores
+from sayso.runtime.speech import SpeechDetector
+from sayso.train.waveform import change_bandwidth, coloured_noise, mix
 
 LENGTHS_S = (1.0, 2.0, 3.0, 5.0, 10.0)
 SNRS_DB = (20.0, 10.0, 5.0)

@@ -1,4 +1,4 @@
-"""What one verify call costs: inputs of `bench.queueing`, measured beside the load they have to explain."""
+"""What one verify call costs: inputs of `sayso.bench.queueing`, measured beside the load to explain."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.server import ServerProcess
-from bench.timing import interleave
-from runtime import windows
-from runtime.audio import decode
-from runtime.card import read_card
-from runtime.session import EmbeddingSession, Provider
-from runtime.speech import SpeechDetector
+from sayso.bench.server import ServerProcess
+from sayso.bench.timing import interleave
+from sayso.runtime import windows
+from sayso.runtime.audio import decode
+from sayso.runtime.card import read_card
+from sayso.runtime.session import EmbeddingSession, Provider
+from sayso.runtime.speech import SpeechDetector
 
 BATCHES = (1, 2, 4, 8, 16)
 _WARM_UP = 10

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from enroll import clock
-from enroll.database import Database
-from enroll.masterkey import KeyFile
-from enroll.store import KEY_FILE
-from enroll.vault import Keychain, Vault, embedding_context, template_context
-from enroll.vectors import to_blob
+from sayso.enroll import clock
+from sayso.enroll.database import Database
+from sayso.enroll.masterkey import KeyFile
+from sayso.enroll.store import KEY_FILE
+from sayso.enroll.vault import Keychain, Vault, embedding_context, template_context
+from sayso.enroll.vectors import to_blob
 
 NET_SPEECH_S = 20.0
 Vectors = NDArray[np.float32]

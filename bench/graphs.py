@@ -8,7 +8,7 @@ import onnx
 import onnxruntime as ort
 from onnx.utils import Extractor
 
-from runtime.session import CPU, session_options
+from sayso.runtime.session import CPU, session_options
 
 _NETWORK_BEGINS = ("Conv", "FusedConv")
 

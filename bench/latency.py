@@ -6,25 +6,26 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.memory import peak_mb
-from bench.peak import core_peak
-from bench.timing import Spread, interleave
-from runtime import windows
-from runtime.audio import SAMPLE_RATE, Samples
-from runtime.card import ModelCard, read_card
-from runtime.session import CPU, EmbeddingSession, Provider, available_cores
-from runtime.synthesis import synthetic_voice
-from service.metrics import STUDY_SECONDS
+from sayso.bench.memory import peak_mb
+from sayso.bench.peak import core_peak
+from sayso.bench.timing import Spread, interleave
+from sayso.runtime import windows
+from sayso.runtime.audio import SAMPLE_RATE, Samples
+from sayso.runtime.card import ModelCard, read_card
+from sayso.runtime.session import CPU, EmbeddingSession, Provider, available_cores
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.metrics import STUDY_SECONDS
 
 SECONDS = (1.0, 3.0, 10.0)
 BATCHES = (1, 4, 16, 32)
 WINDOW_S = 3.0
-CHECKPOINTS = Path(__file__).parent.parent / "models/weights"
+CHECKPOINTS = Path(str(files("sayso.models") / "weights"))  # of a checkout: the wheel leaves them out
 _COLUMNS = [
     "model",
     "part",
@@ -172,7 +173,7 @@ def _front_ends(contents: Mapping[str, bytes]) -> dict[Case, Job]:
     """The graphs up to the network's first convolution; needs the package onnx to cut them out."""
     if importlib.util.find_spec("onnx") is None:
         return {}
-    from bench.graphs import front_end_session
+    from sayso.bench.graphs import front_end_session
 
     jobs: dict[Case, Job] = {}
     for name, content in contents.items():
@@ -186,7 +187,7 @@ def _in_torch(names: list[str]) -> dict[Case, Job]:
         return {}
     import torch
 
-    from models.checkpoint import load_checkpoint
+    from sayso.models.checkpoint import load_checkpoint
 
     kept = {name: CHECKPOINTS / f"{name}.safetensors" for name in names}
     networks = {n: load_checkpoint(path).network.eval() for n, path in kept.items() if path.exists()}

@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from bench import costs
-from bench.costs import Costs
-from bench.path import wav
-from bench.server import ServerProcess
-from bench.timing import Spread
-from enroll.decision import score
-from runtime.audio import SAMPLE_RATE, decode
-from runtime.embedder import Embedder
-from runtime.errors import RuntimeFault
-from runtime.session import Provider
-from runtime.speech import SpeechDetector
+from sayso.bench import costs
+from sayso.bench.costs import Costs
+from sayso.bench.path import wav
+from sayso.bench.server import ServerProcess
+from sayso.bench.timing import Spread
+from sayso.enroll.decision import score
+from sayso.runtime.audio import SAMPLE_RATE, decode
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.errors import RuntimeFault
+from sayso.runtime.session import Provider
+from sayso.runtime.speech import SpeechDetector
 
 SECONDS = 3.0
 RISING = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)  # of the bare loop's rate: the most served is the saturation

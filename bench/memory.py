@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.audio import SAMPLE_RATE
-from runtime.session import EmbeddingSession
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.audio import SAMPLE_RATE
+from sayso.runtime.session import EmbeddingSession
+from sayso.runtime.synthesis import synthetic_voice
 
 BATCHES = (1, 32)
 _WINDOW_S, _RUNS = 3.0, 3
@@ -21,7 +21,7 @@ def peak_mb(model: Path, threads: int = 1) -> dict[int, float]:
     """Megabytes at the peak of loading the model and running it on the CPU, by batch of 3 s windows."""
     found = {}
     for batch in BATCHES:
-        command = [sys.executable, "-m", "bench.memory", str(model), str(threads), str(batch)]
+        command = [sys.executable, "-m", "sayso.bench.memory", str(model), str(threads), str(batch)]
         ran = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
         found[batch] = float(ran.stdout)
     return found

@@ -15,11 +15,11 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from bench.server import ServerProcess
-from bench.timing import Spread
-from runtime.audio import SAMPLE_RATE
-from runtime.session import Provider
-from runtime.synthesis import synthetic_voice
+from sayso.bench.server import ServerProcess
+from sayso.bench.timing import Spread
+from sayso.runtime.audio import SAMPLE_RATE
+from sayso.runtime.session import Provider
+from sayso.runtime.synthesis import synthetic_voice
 
 SOURCES = ((3.0, 16_000), (3.0, 48_000), (1.9, 16_000), (10.0, 16_000))
 _WARM_UP = 5
@@ -93,7 +93,7 @@ def measure(
         before, takes = server.resident_bytes, count(2)
         for turn in range(-_WARM_UP, rounds):
             for key, took in waited.items():
-                # The first is not kept: it finds the caches full of another model, as in `bench.timing`.
+                # The first is not kept (as in `sayso.bench.timing`): it finds another model in the caches.
                 for data in [wav(*key[1:], take=next(takes)) for _ in range(2)]:  # each is accepted once
                     started = time.perf_counter()
                     answer = caller.expect("POST", f"/v1/speakers/{_SPEAKER}/verify?model={key[0]}", data)

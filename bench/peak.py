@@ -20,7 +20,7 @@ def core_peak() -> float:
     In a process of its own: a BLAS library takes its number of threads when it is loaded.
     """
     ran = subprocess.run(
-        [sys.executable, "-m", "bench.peak"],
+        [sys.executable, "-m", "sayso.bench.peak"],
         env={**os.environ, **_ONE_THREAD},
         capture_output=True,
         text=True,

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
 
-from bench.path import wav
-from bench.timing import Spread, interleave
-from runtime.audio import SAMPLE_RATE, decode
-from runtime.embedder import Embedder
-from runtime.errors import RuntimeFault
-from runtime.session import Provider
+from sayso.bench.path import wav
+from sayso.bench.timing import Spread, interleave
+from sayso.runtime.audio import SAMPLE_RATE, decode
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.errors import RuntimeFault
+from sayso.runtime.session import Provider
 
 SECONDS = 3.0
 

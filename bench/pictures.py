@@ -8,12 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.latency import WINDOW_S, Latency
-from bench.path import Served
-from bench.search import Found
-from bench.timing import Spread
-from evaluate.plots import COLOURS, GREY
-from service.metrics import STUDY_SECONDS
+from sayso.bench.latency import WINDOW_S, Latency
+from sayso.bench.path import Served
+from sayso.bench.search import Found
+from sayso.bench.timing import Spread
+from sayso.evaluate.plots import COLOURS, GREY
+from sayso.service.metrics import STUDY_SECONDS
 
 
 def draw_latency(found: Latency, served: Served, peers: Mapping[str, Spread], picture: Path) -> None:
@@ -82,7 +82,7 @@ def draw_search(found: Found, picture: Path) -> None:
 
 
 def draw_scale(facts: dict[str, Any], picture: Path) -> None:
-    """The measured latencies over the rate, and the simulated ones beside them (`bench.scale.work_out`)."""
+    """The measured latencies over the rate, the simulated ones beside them (`sayso.bench.scale.work_out`)."""
     figure = Figure(figsize=(8.0, 4.2), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,7 @@
 """The service as a queue: calls wait for a turn, share the cores, and change the store one after another.
 
-A discrete-event simulation on measured costs (`bench.costs`), of a replica as `service.work` runs it on a
-CPU. A call is received (Python), waits for its turn, and in its turn it is decided on (more Python),
+A discrete-event simulation on measured costs (`sayso.bench.costs`), of a replica as `sayso.service.work` runs
+it on a CPU. A call is received (Python), waits for its turn, and in its turn it is decided on (more Python),
 decoded, heard and embedded on one thread, and remembered by a flush of the store; then it is answered
 (Python again). Work on the cores is processor sharing: each thread that can run has an equal share of them,
 at most one core. Python is one such thread however many calls want it (the GIL). Seconds throughout.
@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.costs import Costs
-from service.engine import PLACES_PER_CORE, SPARE_TURNS
+from sayso.bench.costs import Costs
+from sayso.service.engine import PLACES_PER_CORE, SPARE_TURNS
 
 Times = NDArray[np.float64]
 _NEVER = float("inf")
@@ -152,7 +152,7 @@ def poisson(rate: float, seconds: float, random: np.random.Generator) -> Times:
 
 
 def in_periods(rate: float, seconds: float, period: float, random: np.random.Generator) -> Times:
-    """Arrivals of callers who each call once a `period`, at a moment of their own: those of `bench.load`."""
+    """Arrivals of callers who each call once a `period`, at its own moment, as in `sayso.bench.load`."""
     phases = random.uniform(0.0, period, max(1, round(rate * period)))
     times = np.concatenate([phases + turn * period for turn in range(int(np.ceil(seconds / period)))])
     return np.sort(times[times < seconds])

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.path import wav
-from bench.server import ServerFailed, ServerProcess
-from enroll.attempts import AttemptLimits
-from enroll.masterkey import KeyText
-from enroll.store import Store
-from runtime.audio import SAMPLE_RATE
+from sayso.bench.path import wav
+from sayso.bench.server import ServerFailed, ServerProcess
+from sayso.enroll.attempts import AttemptLimits
+from sayso.enroll.masterkey import KeyText
+from sayso.enroll.store import Store
+from sayso.runtime.audio import SAMPLE_RATE
 
 CALLERS = 8
 SECONDS = 3.0

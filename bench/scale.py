@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.costs import Costs
-from bench.queueing import Times, Work, in_periods, poisson, simulate
-from bench.timing import Spread
+from sayso.bench.costs import Costs
+from sayso.bench.queueing import Times, Work, in_periods, poisson, simulate
+from sayso.bench.timing import Spread
 
 RATES = (10.0, 100.0, 1_000.0, 10_000.0)
 CORES = 4.0  # of one replica

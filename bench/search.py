@@ -1,7 +1,8 @@
 """How long identify's search takes by the number of speakers, and how often it finds whom exact search finds.
 
 Everything goes through the real store and index: sealed rows in SQLite, read back by the feed. The rows are
-written many at a time (`bench.filling`), as those of templates alone; the speakers are made (`bench.voices`).
+written many at a time (`sayso.bench.filling`), as those of templates alone; the speakers are made
+(`sayso.bench.voices`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.filling import NET_SPEECH_S, Vectors, filling
-from bench.server import ServerProcess, resident_bytes
-from bench.timing import Spread
-from bench.voices import DIM, Voices
-from enroll.index import SpeakerIndex
-from enroll.store import Store
-from enroll.types import Candidate, NewEnrollment
-from runtime.model_file import network_sha256
+from sayso.bench.filling import NET_SPEECH_S, Vectors, filling
+from sayso.bench.server import ServerProcess, resident_bytes
+from sayso.bench.timing import Spread
+from sayso.bench.voices import DIM, Voices
+from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.store import Store
+from sayso.enroll.types import Candidate, NewEnrollment
+from sayso.runtime.model_file import network_sha256
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 TENANTS = 1_000

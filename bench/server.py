@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from runtime.errors import RuntimeFault
+from sayso.runtime.errors import RuntimeFault
 
 _START_LIMIT_S = 60.0
 

@@ -1,6 +1,6 @@
 """The embedded store beside PostgreSQL: verify's read and identify's search on the same templates, in turns.
 
-    python -m bench.stores postgresql://… --tenants 1000 --speakers 1000 --large 1000000
+    python -m sayso.bench.stores postgresql://… --tenants 1000 --speakers 1000 --large 1000000
 
 The database has to be empty. Templates are random unit vectors, written without enrolments; queries are
 noisy copies of them. The large tenant is searched by a scan, then with an HNSW index: whether it finds the
@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from enroll.index import Index, index_of
-from enroll.masterkey import KeyText
-from enroll.postgres.search import PostgresIndex
-from enroll.sealing import new_key
-from enroll.store import Store
-from enroll.templates import insert_templates
-from enroll.vault import Keychain
+from sayso.enroll.index import Index, index_of
+from sayso.enroll.masterkey import KeyText
+from sayso.enroll.postgres.search import PostgresIndex
+from sayso.enroll.sealing import new_key
+from sayso.enroll.store import Store
+from sayso.enroll.templates import insert_templates
+from sayso.enroll.vault import Keychain
 
 MODEL = "a" * 64
 _SPEECH_S = 20.0

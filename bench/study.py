@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.anatomy import Anatomy, dissect
-from evaluate.trials import TrialList
-from models.checkpoint import load_checkpoint
-from runtime.audio import SAMPLE_RATE, decode
-from runtime.card import read_card
-from runtime.session import EmbeddingSession
-from runtime.synthesis import synthetic_voice
+from sayso.bench.anatomy import Anatomy, dissect
+from sayso.evaluate.trials import TrialList
+from sayso.models.checkpoint import load_checkpoint
+from sayso.runtime.audio import SAMPLE_RATE, decode
+from sayso.runtime.card import read_card
+from sayso.runtime.session import EmbeddingSession
+from sayso.runtime.synthesis import synthetic_voice
 
 WINDOW_S = 3.0
 _WARM_UP, _ROUNDS = 5, 60

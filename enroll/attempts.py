@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from enroll import clock, rows
-from enroll.errors import AttemptsDelayed, RecordingReplayed, SpeakerLocked
-from enroll.sql import Connection, Database, Row
+from sayso.enroll import clock, rows
+from sayso.enroll.errors import AttemptsDelayed, RecordingReplayed, SpeakerLocked
+from sayso.enroll.sql import Connection, Database, Row
 
 Heard = Literal["enroll", "verify", "identify"]
 KEPT_PER_SPEAKER = 1000  # the newest

@@ -16,10 +16,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from enroll import clock
-from enroll.errors import StoreError, StoreUnavailable
-from enroll.sql import EVERYBODY, Connection, Database, Row
-from enroll.vault import Keychain, Vault
+from sayso.enroll import clock
+from sayso.enroll.errors import StoreError, StoreUnavailable
+from sayso.enroll.sql import EVERYBODY, Connection, Database, Row
+from sayso.enroll.vault import Keychain, Vault
 
 actor: ContextVar[str] = ContextVar("actor", default="system")  # who acts: set at the edge, by task or thread
 

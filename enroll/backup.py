@@ -7,13 +7,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from enroll import clock
-from enroll.audit import AuditLog
-from enroll.database import Database
-from enroll.disk import clear_drafts, draft_of, sync_folder
-from enroll.errors import BackupRefused, StoreCorrupt
-from enroll.sql import Database as AnyDatabase
-from enroll.vault import Vault
+from sayso.enroll import clock
+from sayso.enroll.audit import AuditLog
+from sayso.enroll.database import Database
+from sayso.enroll.disk import clear_drafts, draft_of, sync_folder
+from sayso.enroll.errors import BackupRefused, StoreCorrupt
+from sayso.enroll.sql import Database as AnyDatabase
+from sayso.enroll.vault import Vault
 
 _STEP_PAGES = 1024
 Advance = Callable[[int, int], None]  # pages copied, pages in all

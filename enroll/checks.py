@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from enroll import templates
-from enroll.errors import SealBroken
-from enroll.vault import Keychain, recording_context
+from sayso.enroll import templates
+from sayso.enroll.errors import SealBroken
+from sayso.enroll.vault import Keychain, recording_context
 
 _ROUNDING = 1e-6
 

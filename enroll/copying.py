@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from enroll import templates
-from enroll.audit import append_entry
-from enroll.decision import score
-from enroll.errors import CopyRefused, EnrollError
-from enroll.index import index_of
-from enroll.masterkey import KeySource
-from enroll.sealing import MasterKey
-from enroll.sql import Connection, Database, Row
-from enroll.store import Store
-from enroll.types import Candidate, Vector
-from enroll.vault import Keychain
+from sayso.enroll import templates
+from sayso.enroll.audit import append_entry
+from sayso.enroll.decision import score
+from sayso.enroll.errors import CopyRefused, EnrollError
+from sayso.enroll.index import index_of
+from sayso.enroll.masterkey import KeySource
+from sayso.enroll.sealing import MasterKey
+from sayso.enroll.sql import Connection, Database, Row
+from sayso.enroll.store import Store
+from sayso.enroll.types import Candidate, Vector
+from sayso.enroll.vault import Keychain
 
 SAME_SCORE = 1e-3
 _VOICES, _BEST = 5, 5  # of each tenant and model, and so many answers to each

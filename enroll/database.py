@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from enroll.disk import sync_folder
-from enroll.errors import StoreBusy, StoreCorrupt, StoreError, StoreForeign, StoreTooNew, StoreUnavailable
-from enroll.schema import APPLICATION_ID, MIGRATIONS
+from sayso.enroll.disk import sync_folder
+from sayso.enroll.errors import (
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreForeign,
+    StoreTooNew,
+    StoreUnavailable,
+)
+from sayso.enroll.schema import APPLICATION_ID, MIGRATIONS
 
 _BUSY_TIMEOUT_MS = 10_000
 _CHECKPOINT_TIMEOUT_MS = 250  # a long reader must not hold up a delete; the rest is done later
@@ -22,7 +29,7 @@ _SETTINGS = (
 
 
 class SqliteConnection(sqlite3.Connection):
-    """A connection as `enroll.sql` describes it."""
+    """A connection as `sayso.enroll.sql` describes it."""
 
     seals_templates = True
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from enroll.errors import InvalidEmbedding
-from enroll.types import Candidate, Vector
+from sayso.enroll.errors import InvalidEmbedding
+from sayso.enroll.types import Candidate, Vector
 
 VerifyDecision = Literal["accept", "reject", "inconclusive"]
 IdentifyDecision = Literal["match", "no_match", "ambiguous", "inconclusive"]

@@ -4,10 +4,10 @@ Each erasure is noted by number, which says nothing about anybody, so that a bac
 restored without bringing them back.
 """
 
-from enroll import clock, rows, templates
-from enroll.idempotency import forget_answers
-from enroll.sql import Connection, Row
-from enroll.vault import Keychain
+from sayso.enroll import clock, rows, templates
+from sayso.enroll.idempotency import forget_answers
+from sayso.enroll.sql import Connection, Row
+from sayso.enroll.vault import Keychain
 
 _KNOWN_DEPARTURES = 100_000  # revisions that an index may lag behind without being built anew
 

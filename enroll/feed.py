@@ -3,14 +3,14 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from enroll import clock
-from enroll.errors import SpeakerNotFound
-from enroll.fields import is_id
-from enroll.matrix import Matrix
-from enroll.rows import LIVING
-from enroll.sql import Connection, Database
-from enroll.templates import column, read_template
-from enroll.vault import Vault
+from sayso.enroll import clock
+from sayso.enroll.errors import SpeakerNotFound
+from sayso.enroll.fields import is_id
+from sayso.enroll.matrix import Matrix
+from sayso.enroll.rows import LIVING
+from sayso.enroll.sql import Connection, Database
+from sayso.enroll.templates import column, read_template
+from sayso.enroll.vault import Vault
 
 _AT_ONCE = 1024  # vectors that are joined before they are copied into place
 _IDS_AT_ONCE = 500  # a statement takes so many values and more on either database

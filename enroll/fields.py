@@ -8,9 +8,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from enroll import clock
-from enroll.errors import InvalidField
-from enroll.types import NewEnrollment
+from sayso.enroll import clock
+from sayso.enroll.errors import InvalidField
+from sayso.enroll.types import NewEnrollment
 
 MAX_NAME = 200
 MAX_GROUPS = 32

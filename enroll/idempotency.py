@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from enroll import clock, rows
-from enroll.errors import IdempotencyKeyReused
-from enroll.sql import Connection, Database
+from sayso.enroll import clock, rows
+from sayso.enroll.errors import IdempotencyKeyReused
+from sayso.enroll.sql import Connection, Database
 
 KEPT_FOR = timedelta(hours=24)
 

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Collection
 from typing import Protocol
 
-from enroll.mirror import Mirror
-from enroll.store import Store
-from enroll.types import Candidate, Vector
-from enroll.vectors import checked_vector
+from sayso.enroll.mirror import Mirror
+from sayso.enroll.store import Store
+from sayso.enroll.types import Candidate, Vector
+from sayso.enroll.vectors import checked_vector
 
 APPROXIMATE_FROM = 10_000
 
@@ -38,7 +38,7 @@ def index_of(store: Store) -> Index:
     """Return what searches this store: the server it is on, or an index in this process."""
     if not store.database.shared:
         return SpeakerIndex(store)
-    from enroll.postgres.search import PostgresIndex
+    from sayso.enroll.postgres.search import PostgresIndex
 
     return PostgresIndex(store)
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from enroll import clock
-from enroll.audit import append_entry
-from enroll.errors import InvalidField, KeyNotFound
-from enroll.fields import checked_id
-from enroll.sql import Connection, Database, Row
-from enroll.vault import Keychain, Vault
+from sayso.enroll import clock
+from sayso.enroll.audit import append_entry
+from sayso.enroll.errors import InvalidField, KeyNotFound
+from sayso.enroll.fields import checked_id
+from sayso.enroll.sql import Connection, Database, Row
+from sayso.enroll.vault import Keychain, Vault
 
 # `scores` shows the scores behind decisions: with them a stranger's voice can be bent towards a template.
 SCOPES = ("read", "enroll", "verify", "scores", "embed", "admin")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from enroll import clock
-from enroll.errors import StoreInUse, StoreUnavailable
+from sayso.enroll import clock
+from sayso.enroll.errors import StoreInUse, StoreUnavailable
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from enroll.disk import draft_of, sync_folder
-from enroll.errors import MasterKeyUnusable
-from enroll.sealing import MasterKey, new_key, parse_master_key
+from sayso.enroll.disk import draft_of, sync_folder
+from sayso.enroll.errors import MasterKeyUnusable
+from sayso.enroll.sealing import MasterKey, new_key, parse_master_key
 
 
 class KeySource(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from enroll.types import Vector, Vectors
+from sayso.enroll.types import Vector, Vectors
 
 _SPARE = 16_384  # rows at most that are allocated and not used
 

@@ -4,11 +4,11 @@ import threading
 
 import numpy as np
 
-from enroll.errors import InvalidEmbedding
-from enroll.feed import Changes, TemplateFeed, has_passed
-from enroll.shortlist import Shortlist
-from enroll.table import Table
-from enroll.types import Candidate, Vector, Vectors
+from sayso.enroll.errors import InvalidEmbedding
+from sayso.enroll.feed import Changes, TemplateFeed, has_passed
+from sayso.enroll.shortlist import Shortlist
+from sayso.enroll.table import Table
+from sayso.enroll.types import Candidate, Vector, Vectors
 
 _SAMPLE = 65_536  # vectors that a short list is trained on
 _AT_ONCE = 2048  # rows copied, then encoded, while searches go on between

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Protocol
 
-from enroll.database import Database as SqliteDatabase
-from enroll.disk import clear_drafts
-from enroll.errors import InvalidField
-from enroll.sql import Database
+from sayso.enroll.database import Database as SqliteDatabase
+from sayso.enroll.disk import clear_drafts
+from sayso.enroll.errors import InvalidField
+from sayso.enroll.sql import Database
 
 _POSTGRES = ("postgresql://", "postgres://")
 
@@ -29,7 +29,7 @@ def open_database(address: Path | str, standby: str | None = None, patient: bool
         clear_drafts(opened.path.parent)
         return opened
     try:
-        from enroll.postgres.database import PostgresDatabase
+        from sayso.enroll.postgres.database import PostgresDatabase
     except ImportError as error:
         raise InvalidField(
             "SAYSO_STORE", "install what PostgreSQL needs with pip install '.[postgres]'"
@@ -48,6 +48,6 @@ def shared_buckets(database: Database) -> Buckets | None:
     """The buckets of a database that several servers use; None where one server counts for itself."""
     if not database.shared:
         return None
-    from enroll.postgres.rates import SharedBuckets
+    from sayso.enroll.postgres.rates import SharedBuckets
 
     return SharedBuckets(database)

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from enroll import clock, rows, templates
-from enroll.audit import AuditLog
-from enroll.rows import LIVING
-from enroll.sql import Database
-from enroll.types import Vector
-from enroll.vault import Vault, recording_context
-from enroll.vectors import checked_vector
+from sayso.enroll import clock, rows, templates
+from sayso.enroll.audit import AuditLog
+from sayso.enroll.rows import LIVING
+from sayso.enroll.sql import Database
+from sayso.enroll.types import Vector
+from sayso.enroll.vault import Vault, recording_context
+from sayso.enroll.vectors import checked_vector
 
 
 @dataclass(frozen=True)

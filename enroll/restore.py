@@ -10,15 +10,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from enroll import templates
-from enroll.audit import append_entry
-from enroll.backup import Advance, copy_database
-from enroll.database import Database, SqliteConnection
-from enroll.disk import draft_of
-from enroll.errors import BackupRefused
-from enroll.masterkey import KeySource
-from enroll.sealing import MasterKey
-from enroll.vault import Keychain
+from sayso.enroll import templates
+from sayso.enroll.audit import append_entry
+from sayso.enroll.backup import Advance, copy_database
+from sayso.enroll.database import Database, SqliteConnection
+from sayso.enroll.disk import draft_of
+from sayso.enroll.errors import BackupRefused
+from sayso.enroll.masterkey import KeySource
+from sayso.enroll.sealing import MasterKey
+from sayso.enroll.vault import Keychain
 
 _COUNTED = ("speakers", "enrollments", "tenant_keys")  # whose numbers are never given twice
 _COPIED = ("models", "speakers", "speaker_groups", "enrollments", "embeddings", "templates", "recordings")

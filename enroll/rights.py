@@ -4,11 +4,11 @@ import base64
 from dataclasses import asdict
 from typing import Any
 
-from enroll import erasure, fields, rows
-from enroll.audit import AuditLog
-from enroll.sql import Connection, Database, Row
-from enroll.templates import column, read_embedding, read_template
-from enroll.vault import Keychain, Vault, recording_context
+from sayso.enroll import erasure, fields, rows
+from sayso.enroll.audit import AuditLog
+from sayso.enroll.sql import Connection, Database, Row
+from sayso.enroll.templates import column, read_embedding, read_template
+from sayso.enroll.vault import Keychain, Vault, recording_context
 
 
 class Rights:

@@ -4,11 +4,11 @@ import base64
 import json
 from collections.abc import Iterable
 
-from enroll import clock
-from enroll.errors import InvalidField, SpeakerNotFound
-from enroll.fields import is_id
-from enroll.sql import Connection, Row
-from enroll.types import Consent, Enrollment, Speaker, Status
+from sayso.enroll import clock
+from sayso.enroll.errors import InvalidField, SpeakerNotFound
+from sayso.enroll.fields import is_id
+from sayso.enroll.sql import Connection, Row
+from sayso.enroll.types import Consent, Enrollment, Speaker, Status
 
 LIVING = "(expires_at IS NULL OR expires_at > ?)"  # takes the present moment
 

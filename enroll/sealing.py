@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from enroll.errors import MasterKeyUnusable, SealBroken
+from sayso.enroll.errors import MasterKeyUnusable, SealBroken
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from enroll.types import Vector, Vectors
+from sayso.enroll.types import Vector, Vectors
 
 _KEPT = 0.998  # of the vectors' energy, by the dimensions kept
 _STEP = 32  # dimensions kept come in multiples of this

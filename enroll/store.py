@@ -6,12 +6,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self, TypedDict, Unpack, get_args
 
-from enroll import checks, clock, erasure, fields, rows, templates
-from enroll.attempts import Attempts
-from enroll.audit import AuditLog
-from enroll.backup import Advance, Backup, backups_made, make_backup
-from enroll.database import Database as SqliteDatabase
-from enroll.errors import (
+from sayso.enroll import checks, clock, erasure, fields, rows, templates
+from sayso.enroll.attempts import Attempts
+from sayso.enroll.audit import AuditLog
+from sayso.enroll.backup import Advance, Backup, backups_made, make_backup
+from sayso.enroll.database import Database as SqliteDatabase
+from sayso.enroll.errors import (
     BackupRefused,
     EnrollmentNotFound,
     InvalidEmbedding,
@@ -23,18 +23,18 @@ from enroll.errors import (
     SpeakerOptedOut,
     TooManyEnrollments,
 )
-from enroll.feed import TemplateFeed
-from enroll.idempotency import Answers
-from enroll.keys import KeyRing
-from enroll.masterkey import KeyFile, KeySource
-from enroll.opening import open_database, shared_buckets
-from enroll.recordings import Recordings
-from enroll.rights import Rights
-from enroll.sql import Connection, Database, Row
-from enroll.tenants import Tenants
-from enroll.types import Enrollment, NewEnrollment, Page, Speaker, Status, Template, Vector
-from enroll.vault import Keychain, Vault, recording_context
-from enroll.vectors import checked_vector
+from sayso.enroll.feed import TemplateFeed
+from sayso.enroll.idempotency import Answers
+from sayso.enroll.keys import KeyRing
+from sayso.enroll.masterkey import KeyFile, KeySource
+from sayso.enroll.opening import open_database, shared_buckets
+from sayso.enroll.recordings import Recordings
+from sayso.enroll.rights import Rights
+from sayso.enroll.sql import Connection, Database, Row
+from sayso.enroll.tenants import Tenants
+from sayso.enroll.types import Enrollment, NewEnrollment, Page, Speaker, Status, Template, Vector
+from sayso.enroll.vault import Keychain, Vault, recording_context
+from sayso.enroll.vectors import checked_vector
 
 MAX_PAGE = 1000
 MAX_ENROLLMENTS = 100  # of a speaker: each is read again whenever their template is made

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 
-from enroll.decision import score
-from enroll.errors import InvalidEmbedding
-from enroll.sql import Connection
-from enroll.types import Vector
-from enroll.vault import Keychain, embedding_context, template_context
-from enroll.vectors import from_blob, from_text, mean_direction, to_blob, to_text
+from sayso.enroll.decision import score
+from sayso.enroll.errors import InvalidEmbedding
+from sayso.enroll.sql import Connection
+from sayso.enroll.types import Vector
+from sayso.enroll.vault import Keychain, embedding_context, template_context
+from sayso.enroll.vectors import from_blob, from_text, mean_direction, to_blob, to_text
 
 HALF_ROUNDING = 1e-3  # more than half precision can move one value of a unit vector
 

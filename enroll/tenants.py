@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from enroll.audit import AuditLog
-from enroll.erasure import erase_speaker, note_erasure
-from enroll.errors import TenantNotFound
-from enroll.fields import checked_id
-from enroll.sealing import MasterKey, header
-from enroll.sql import Connection, Database
-from enroll.vault import Keychain, Vault, embedding_context, recording_context, template_context
+from sayso.enroll.audit import AuditLog
+from sayso.enroll.erasure import erase_speaker, note_erasure
+from sayso.enroll.errors import TenantNotFound
+from sayso.enroll.fields import checked_id
+from sayso.enroll.sealing import MasterKey, header
+from sayso.enroll.sql import Connection, Database
+from sayso.enroll.vault import Keychain, Vault, embedding_context, recording_context, template_context
 
 _BATCH = 200
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from enroll.errors import EnrollError, SpeakerNotFound, TransferRefused
-from enroll.store import Store
-from enroll.types import NewEnrollment, Speaker, Vector
-from enroll.vectors import from_blob, to_blob
+from sayso.enroll.errors import EnrollError, SpeakerNotFound, TransferRefused
+from sayso.enroll.store import Store
+from sayso.enroll.types import NewEnrollment, Speaker, Vector
+from sayso.enroll.vectors import from_blob, to_blob
 
 FORMAT = 1
 _PAGE = 200

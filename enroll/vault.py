@@ -10,11 +10,11 @@ import secrets
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from enroll import clock
-from enroll.errors import SealBroken, StoreIncomplete
-from enroll.masterkey import KeySource
-from enroll.sealing import MasterKey, key_number, new_key, seal, unseal
-from enroll.sql import Connection, Database, Row
+from sayso.enroll import clock
+from sayso.enroll.errors import SealBroken, StoreIncomplete
+from sayso.enroll.masterkey import KeySource
+from sayso.enroll.sealing import MasterKey, key_number, new_key, seal, unseal
+from sayso.enroll.sql import Connection, Database, Row
 
 _AUDIT = "audit"
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from enroll.errors import InvalidEmbedding
-from enroll.types import Vector
+from sayso.enroll.errors import InvalidEmbedding
+from sayso.enroll.types import Vector
 
 _UNIT_TOLERANCE = 1e-3
 _VANISHED = 1e-6  # below this length a mean of unit vectors points nowhere

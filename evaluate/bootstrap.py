@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluate.metrics import Ranking
-from evaluate.trials import TrialList
+from sayso.evaluate.metrics import Ranking
+from sayso.evaluate.trials import TrialList
 
 LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluate.arrays import FloatArray, checked_scores, checked_trials
-from evaluate.metrics import cllr, eer, error_rates, min_cllr, threshold_at_fmr
-from evaluate.trials import TrialIdentity, TrialList
+from sayso.evaluate.arrays import FloatArray, checked_scores, checked_trials
+from sayso.evaluate.metrics import cllr, eer, error_rates, min_cllr, threshold_at_fmr
+from sayso.evaluate.trials import TrialIdentity, TrialList
 
 DECIMALS = 6  # of every stored score and rate
 STEPS = 1e6  # so many stored values lie between 0 and 1

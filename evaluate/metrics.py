@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evaluate.arrays import BoolArray, FloatArray, IntArray, checked_scores, checked_trials
+from sayso.evaluate.arrays import BoolArray, FloatArray, IntArray, checked_scores, checked_trials
 
 
 class EqualErrorRate(NamedTuple):

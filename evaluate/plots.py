@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from evaluate.arrays import FloatArray, checked_trials
-from evaluate.metrics import DetCurve, det_curve
+from sayso.evaluate.arrays import FloatArray, checked_trials
+from sayso.evaluate.metrics import DetCurve, det_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from evaluate.arrays import BoolArray, FloatArray, checked_trials
-from evaluate.bootstrap import speaker_bootstrap
-from evaluate.calibration import LlrLine, fit_llr_line
-from evaluate.metrics import ErrorRates, cllr, det_curve, eer, error_rates, min_cllr, threshold_at_fmr
-from evaluate.trials import TrialList
+from sayso.evaluate.arrays import BoolArray, FloatArray, checked_trials
+from sayso.evaluate.bootstrap import speaker_bootstrap
+from sayso.evaluate.calibration import LlrLine, fit_llr_line
+from sayso.evaluate.metrics import ErrorRates, cllr, det_curve, eer, error_rates, min_cllr, threshold_at_fmr
+from sayso.evaluate.trials import TrialList
 
 DECIMALS = 6
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from evaluate.arrays import BoolArray, FloatArray, IntArray
+from sayso.evaluate.arrays import BoolArray, FloatArray, IntArray
 
 SCORING_BLOCK = (
     8192  # trials scored at once: 8192 x 512 x float64 is 32 MB a side, whatever the list's length

@@ -14,15 +14,15 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, compose, helper, version_converter
 
-from export.exporter import WINDOW_SAMPLES, write_model
-from export.graph import OPSET, to_onnx
-from export.kaldi import PRE_EMPHASIS, KaldiFbank, KaldiOptions
-from export.parity import measure, speech_from
-from models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
-from runtime.audio import Samples
-from runtime.card import FrontEnd, ModelCard, Source
-from runtime.errors import ModelError
-from runtime.session import open_session, session_options
+from sayso.export.exporter import WINDOW_SAMPLES, write_model
+from sayso.export.graph import OPSET, to_onnx
+from sayso.export.kaldi import PRE_EMPHASIS, KaldiFbank, KaldiOptions
+from sayso.export.parity import measure, speech_from
+from sayso.models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
+from sayso.runtime.audio import Samples
+from sayso.runtime.card import FrontEnd, ModelCard, Source
+from sayso.runtime.errors import ModelError
+from sayso.runtime.session import open_session, session_options
 
 
 def adopt_network(

@@ -2,8 +2,8 @@
 
 Silero VAD scores frames of 32 ms. Its transform and encoder are convolutions over 4 positions or fewer, one
 frame at a time, which leaves a CPU little to work on; products over all frames of a recording fill it.
-`python -m export.detector silero_vad_16k_sequence.onnx silero_vad.onnx` wrote the file in `runtime/weights`
-from the one in the PyPI package silero-vad (sha256
+`python -m sayso.export.detector silero_vad_16k_sequence.onnx silero_vad.onnx` wrote the file in
+`runtime/weights` from the one in the PyPI package silero-vad (sha256
 9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85).
 """
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.card import ModelCard
-from runtime.errors import ModelError
+from sayso.runtime.card import ModelCard
+from sayso.runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from export.graph import to_onnx
-from export.parity import measure, speech_from
-from models.checkpoint import Checkpoint, load_checkpoint
-from models.cost import count_macs, count_parameters
-from models.describe import describe
-from models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
-from models.network import SpeakerNetwork
-from runtime.audio import Samples
-from runtime.card import FrontEnd, Level, ModelCard, Parity, Source, with_card
+from sayso.export.graph import to_onnx
+from sayso.export.parity import measure, speech_from
+from sayso.models.checkpoint import Checkpoint, load_checkpoint
+from sayso.models.cost import count_macs, count_parameters
+from sayso.models.describe import describe
+from sayso.models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
+from sayso.models.network import SpeakerNetwork
+from sayso.runtime.audio import Samples
+from sayso.runtime.card import FrontEnd, Level, ModelCard, Parity, Source, with_card
 
 WINDOW_SAMPLES = 48_000  # 3 s: 301 frames, the study's input
 

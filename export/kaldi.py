@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
-from models.kaldi import kaldi_fbank
+from sayso.models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
+from sayso.models.kaldi import kaldi_fbank
 
 PRE_EMPHASIS = 0.97
 _LOW_HZ = 20.0

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.audio import SAMPLE_RATE, Samples, decode
-from runtime.card import Parity
-from runtime.session import EmbeddingSession
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.audio import SAMPLE_RATE, Samples, decode
+from sayso.runtime.card import Parity
+from sayso.runtime.session import EmbeddingSession
+from sayso.runtime.synthesis import synthetic_voice
 
 SECONDS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
 BATCH_SIZES = (1, 2, 3, 8)

@@ -13,13 +13,13 @@ from onnx import ModelProto, NodeProto, helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from export.exporter import write_model
-from export.parity import ParityError, recordings_under
-from export.quantise import folded, to_int8
-from runtime import windows
-from runtime.audio import Samples
-from runtime.card import Lowered, LowerPrecision, ModelCard, read_card, with_card
-from runtime.session import EmbeddingSession
+from sayso.export.exporter import write_model
+from sayso.export.parity import ParityError, recordings_under
+from sayso.export.quantise import folded, to_int8
+from sayso.runtime import windows
+from sayso.runtime.audio import Samples
+from sayso.runtime.card import Lowered, LowerPrecision, ModelCard, read_card, with_card
+from sayso.runtime.session import EmbeddingSession
 
 # The worst of many is one odd recording: it tells a broken graph, and the EER whether the rest is good.
 MIN_MEDIAN_COSINE, MIN_WORST_COSINE = 0.99, 0.90

@@ -23,8 +23,8 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from runtime.audio import Samples
-from runtime.session import CPU, session_options
+from sayso.runtime.audio import Samples
+from sayso.runtime.session import CPU, session_options
 
 Array = NDArray[np.float32]
 _KEPT = 2000  # values of each tensor that are kept from each window

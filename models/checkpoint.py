@@ -17,10 +17,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from models import voxceleb_trainer
-from models.errors import CheckpointError, require_cover
-from models.frontend import FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
+from sayso.models import voxceleb_trainer
+from sayso.models.errors import CheckpointError, require_cover
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
 
 FORMAT = 1
 _METADATA_KEY = "sayso"

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.network import SpeakerNetwork
+from sayso.models.network import SpeakerNetwork
 
 
 def count_parameters(network: SpeakerNetwork) -> int:

@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.cost import macs_by_module
-from models.nested import NestedSpeakerNet
-from models.network import SpeakerNetwork
+from sayso.models.cost import macs_by_module
+from sayso.models.nested import NestedSpeakerNet
+from sayso.models.network import SpeakerNetwork
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import kaldi_native_fbank as knf
 import numpy as np
 from numpy.typing import NDArray
 
-from models.frontend import SAMPLE_RATE
+from sayso.models.frontend import SAMPLE_RATE
 
 
 def kaldi_fbank(

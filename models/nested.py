@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.pooling import AttentivePooling
-from models.resnetse34l import SELayer
+from sayso.models.pooling import AttentivePooling
+from sayso.models.resnetse34l import SELayer
 
 Stride = tuple[int, int]
 STUDY_PARAMETERS = 1_620_000

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.frontend import FrontEndOptions, LogMel
-from models.nested import NestedOptions, NestedSpeakerNet
-from models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
+from sayso.models.frontend import FrontEndOptions, LogMel
+from sayso.models.nested import NestedOptions, NestedSpeakerNet
+from sayso.models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
 
 
 def _tuples(value: Any) -> Any:

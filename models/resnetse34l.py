@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from models.pooling import AttentivePooling
+from sayso.models.pooling import AttentivePooling
 
 
 @dataclass(frozen=True)

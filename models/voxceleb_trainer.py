@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.errors import CheckpointError, require_cover
-from models.frontend import WIN_LENGTH, FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
+from sayso.models.errors import CheckpointError, require_cover
+from sayso.models.frontend import WIN_LENGTH, FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
 
 _WRAPPERS = ("model_state_dict", "model", "state_dict")
 _RENAMED = {

@@ -11,7 +11,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from runtime.errors import (
+from sayso.runtime.errors import (
     AudioOverCompressed,
     AudioTooLong,
     EmptyAudio,

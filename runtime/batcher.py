@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.audio import Samples
-from runtime.errors import EmbeddingFailed, Overloaded, ShuttingDown
+from sayso.runtime.audio import Samples
+from sayso.runtime.errors import EmbeddingFailed, Overloaded, ShuttingDown
 
 Vectors = NDArray[np.float32]
 

@@ -17,9 +17,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from runtime.audio import SAMPLE_RATE, Samples
-from runtime.errors import ProviderError
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.audio import SAMPLE_RATE, Samples
+from sayso.runtime.errors import ProviderError
+from sayso.runtime.synthesis import synthetic_voice
 
 SIZES = (1, 2, 4, 8, 16)
 _CAPTURING_RUNS = 3  # the first ones allocate and capture, later ones replay

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from runtime import model_file
-from runtime.errors import ModelError
+from sayso.runtime import model_file
+from sayso.runtime.errors import ModelError
 
 CARD_KEY = "sayso.card"
 SCHEMA = 1
@@ -212,5 +212,5 @@ def write_card(path: Path, card: ModelCard) -> None:
 
 
 def calibration_from(values: dict[str, Any]) -> Calibration:
-    """Parse what `evaluate.calibration.Calibration.to_dict()` gives; raises `ValueError`."""
+    """Parse what `sayso.evaluate.calibration.Calibration.to_dict()` gives; raises `ValueError`."""
     return TypeAdapter(Calibration).validate_python(values)

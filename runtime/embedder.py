@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime import windows
-from runtime.audio import Samples
-from runtime.batcher import Batched, Batcher, embed_checked
-from runtime.card import ModelCard, read_card
-from runtime.errors import EmbeddingFailed, ModelError, ShuttingDown, TookTooLong
-from runtime.model_file import network_sha256
-from runtime.session import CPU, EmbeddingSession, Provider, available_cores
+from sayso.runtime import windows
+from sayso.runtime.audio import Samples
+from sayso.runtime.batcher import Batched, Batcher, embed_checked
+from sayso.runtime.card import ModelCard, read_card
+from sayso.runtime.errors import EmbeddingFailed, ModelError, ShuttingDown, TookTooLong
+from sayso.runtime.model_file import network_sha256
+from sayso.runtime.session import CPU, EmbeddingSession, Provider, available_cores
 
 COMPANY_S = 0.002  # for so long a GPU that is busy waits for more to join a batch
 

@@ -9,10 +9,10 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from runtime.audio import FULL_SCALE, MAX_SOURCE_RATE, MIN_SOURCE_RATE, SAMPLE_RATE, Recording, Samples
-from runtime.errors import EmptyAudio, UndecodableAudio, UnsupportedSampleRate
-from runtime.opus import OPUS_RATE, OggPackets, OpusDecoder, packet_samples
-from runtime.speech import FRAME, DetectorState, SpeechDetector, net_speech
+from sayso.runtime.audio import FULL_SCALE, MAX_SOURCE_RATE, MIN_SOURCE_RATE, SAMPLE_RATE, Recording, Samples
+from sayso.runtime.errors import EmptyAudio, UndecodableAudio, UnsupportedSampleRate
+from sayso.runtime.opus import OPUS_RATE, OggPackets, OpusDecoder, packet_samples
+from sayso.runtime.speech import FRAME, DetectorState, SpeechDetector, net_speech
 
 _RAW = {"pcm_s16le": ("PCM_16", 2), "mulaw": ("ULAW", 1), "alaw": ("ALAW", 1)}
 ENCODINGS = (*_RAW, "opus", "ogg_opus")
@@ -86,7 +86,7 @@ class LiveRecording:
         self._listen()
 
     def recording(self) -> Recording:
-        """All of it so far, as `runtime.audio.decode` would give the same samples in a file.
+        """All of it so far, as `sayso.runtime.audio.decode` would give the same samples in a file.
 
         Raises `EmptyAudio` when nothing has been heard.
         """

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import soundfile as sf
 
-from runtime.audio import Samples
-from runtime.errors import UndecodableAudio
+from sayso.runtime.audio import Samples
+from sayso.runtime.errors import UndecodableAudio
 
 OPUS_RATE = 48_000  # what Opus counts in, whatever it carries
 # Samples of the packets before. RFC 7845 asks for 80 ms before a place that is sought; after 200 ms what is

@@ -15,10 +15,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from runtime.audio import Samples
-from runtime.buckets import SIZES, Buckets, run_options
-from runtime.errors import ModelError, ProviderError
-from runtime.model_file import check_self_contained
+from sayso.runtime.audio import Samples
+from sayso.runtime.buckets import SIZES, Buckets, run_options
+from sayso.runtime.errors import ModelError, ProviderError
+from sayso.runtime.model_file import check_self_contained
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

@@ -7,6 +7,7 @@ whole recording in one call: one speech probability per 32 ms.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from runtime.audio import SAMPLE_RATE, Recording, Samples
-from runtime.errors import TooClipped, TooLittleSpeech, TooNoisy
-from runtime.session import CPU, session_options
+from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples
+from sayso.runtime.errors import TooClipped, TooLittleSpeech, TooNoisy
+from sayso.runtime.session import CPU, session_options
 
 FRAME = 512  # samples, 32 ms
 _CONTEXT = 64  # samples of the previous frame the detector sees
@@ -29,7 +30,7 @@ _EMBEDDED = {"gap": 62, "edge": 16}  # 2.0 s and 0.5 s
 _MAX_SNR_DB = 60.0
 _DIGITAL_SILENCE = 1e-9  # power: below the rounding of 16-bit samples
 NOISY_DB, CLIPPED_SHARE = 10.0, 0.005
-_WEIGHTS = Path(__file__).with_name("weights") / "silero_vad.onnx"
+_WEIGHTS = Path(str(files("sayso.runtime") / "weights" / "silero_vad.onnx"))
 
 
 @dataclass(frozen=True)

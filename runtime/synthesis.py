@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.audio import SAMPLE_RATE, Samples
+from sayso.runtime.audio import SAMPLE_RATE, Samples
 
 # First four formants in Hz of a, e, i, o, u (Peterson & Barney 1952, adult averages).
 _VOWELS = np.array(

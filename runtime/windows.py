@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.audio import Samples
+from sayso.runtime.audio import Samples
 
 MAX_WINDOWS = 10
 STEPS = 30  # of a window: tenths of a second of 3 s, so that shapes are few

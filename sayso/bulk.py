@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from enroll.errors import EnrollError, SpeakerNotFound
-from runtime.errors import InputError, RuntimeFault
-from runtime.session import available_cores
-from service.call import Call
-from service.engine import Engine
-from service.idempotency import id_from
+from sayso.enroll.errors import EnrollError, SpeakerNotFound
+from sayso.runtime.errors import InputError, RuntimeFault
+from sayso.runtime.session import available_cores
+from sayso.service.call import Call
+from sayso.service.engine import Engine
+from sayso.service.idempotency import id_from
 
 COLUMNS = ("path", "speaker")
 

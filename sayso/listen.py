@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.audio import decode
-from runtime.embedder import Embedder
-from runtime.errors import InputError
-from runtime.session import available_cores
-from runtime.speech import SpeechDetector
+from sayso.runtime.audio import decode
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.errors import InputError
+from sayso.runtime.session import available_cores
+from sayso.runtime.speech import SpeechDetector
 
 LONGEST_S = 3600.0
 

@@ -11,15 +11,15 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from enroll.errors import InvalidField
-from service import azure, console, errors, side_by_side, streaming
-from service.engine import Engine
-from service.limits import BodyBudget
-from service.middleware import RequestContext
-from service.routes import decisions, speakers, system
-from service.schemas import Problem
-from service.upkeep import Upkeep
-from service.work import Admission
+from sayso.enroll.errors import InvalidField
+from sayso.service import azure, console, errors, side_by_side, streaming
+from sayso.service.engine import Engine
+from sayso.service.limits import BodyBudget
+from sayso.service.middleware import RequestContext
+from sayso.service.routes import decisions, speakers, system
+from sayso.service.schemas import Problem
+from sayso.service.upkeep import Upkeep
+from sayso.service.work import Admission
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -111,7 +111,7 @@ def create_app(engine: Engine) -> FastAPI:
     engine.metrics.held_bytes.set_function(lambda: held.held)
     app.add_middleware(RequestContext, metrics=engine.metrics, settings=engine.settings, held=held)
     if traces is not None:
-        from service.tracing import Traced
+        from sayso.service.tracing import Traced
 
         app.add_middleware(Traced, provider=traces)
     return app
@@ -120,7 +120,7 @@ def create_app(engine: Engine) -> FastAPI:
 def _traces() -> TracerProvider:
     """The tracer of the extra `otel`, which most do without."""
     try:
-        from service.tracing import exporting
+        from sayso.service.tracing import exporting
     except ImportError as error:
         raise InvalidField("SAYSO_TRACES", "install what it needs with pip install '.[otel]'") from error
     return exporting()

@@ -8,11 +8,11 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 
-from enroll.audit import actor
-from enroll.keys import ApiKey
-from service.engine import Engine
-from service.errors import ServiceError
-from service.work import engine_of
+from sayso.enroll.audit import actor
+from sayso.enroll.keys import ApiKey
+from sayso.service.engine import Engine
+from sayso.service.errors import ServiceError
+from sayso.service.work import engine_of
 
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 

@@ -20,16 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from enroll.audit import actor
-from enroll.errors import EnrollError, SpeakerNotFound
-from enroll.keys import ApiKey
-from enroll.types import Speaker
-from runtime.errors import RuntimeFault
-from service import errors
-from service.auth import authorized_aside
-from service.errors import RETRY_AFTER, ServiceError, shown, status_of
-from service.uploads import MAX_NAME, recordings
-from service.work import engine_of, work
+from sayso.enroll.audit import actor
+from sayso.enroll.errors import EnrollError, SpeakerNotFound
+from sayso.enroll.keys import ApiKey
+from sayso.enroll.types import Speaker
+from sayso.runtime.errors import RuntimeFault
+from sayso.service import errors
+from sayso.service.auth import authorized_aside
+from sayso.service.errors import RETRY_AFTER, ServiceError, shown, status_of
+from sayso.service.uploads import MAX_NAME, recordings
+from sayso.service.work import engine_of, work
 
 log = structlog.get_logger()
 VERSION = "2021-09-05"

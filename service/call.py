@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from starlette.requests import ClientDisconnect
 
-from enroll.keys import ApiKey
-from runtime.errors import TookTooLong
-from service import spans
-from service.settings import Settings
+from sayso.enroll.keys import ApiKey
+from sayso.runtime.errors import TookTooLong
+from sayso.service import spans
+from sayso.service.settings import Settings
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Connections that end: a client that is slow to ask, or does not take its answer, keeps nothing for long.
 
 uvicorn times out idle connections between requests only. Slow bodies are timed where they are read, in
-`service.middleware`.
+`sayso.service.middleware`.
 """
 
 from __future__ import annotations

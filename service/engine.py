@@ -14,22 +14,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from enroll.decision import decide_identify, decide_verify, score
-from enroll.errors import SpeakerOptedOut, StoreCorrupt
-from enroll.index import index_of
-from enroll.types import NewEnrollment
-from runtime.audio import SAMPLE_RATE, Recording, Samples, decode, encode
-from runtime.buckets import SIZES
-from runtime.embedder import Embedding
-from runtime.session import CPU, available_cores
-from runtime.speech import QualityLimits, SpeechDetector, SpeechReport
-from runtime.synthesis import synthetic_voice
-from service.call import Call
-from service.errors import ServiceError
-from service.guard import Guard
-from service.limits import RateLimits
-from service.metrics import Metrics
-from service.schemas import (
+from sayso.enroll.decision import decide_identify, decide_verify, score
+from sayso.enroll.errors import SpeakerOptedOut, StoreCorrupt
+from sayso.enroll.index import index_of
+from sayso.enroll.types import NewEnrollment
+from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, decode, encode
+from sayso.runtime.buckets import SIZES
+from sayso.runtime.embedder import Embedding
+from sayso.runtime.session import CPU, available_cores
+from sayso.runtime.speech import QualityLimits, SpeechDetector, SpeechReport
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.call import Call
+from sayso.service.errors import ServiceError
+from sayso.service.guard import Guard
+from sayso.service.limits import RateLimits
+from sayso.service.metrics import Metrics
+from sayso.service.schemas import (
     AudioOut,
     CandidateOut,
     Comparison,
@@ -41,8 +41,8 @@ from service.schemas import (
     ThresholdOut,
     Verification,
 )
-from service.served import ServedModel, load_models
-from service.settings import Settings
+from sayso.service.served import ServedModel, load_models
+from sayso.service.settings import Settings
 
 Audio = bytes | Recording  # a file's bytes, or what a stream has decoded already
 _DOUBTFUL = ("noisy", "clipped")

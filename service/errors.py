@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from enroll import errors as enroll_errors
-from runtime import errors as runtime_errors
+from sayso.enroll import errors as enroll_errors
+from sayso.runtime import errors as runtime_errors
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"

@@ -1,12 +1,12 @@
-"""Holds a call to what it may try: see `enroll.attempts` for the limits."""
+"""Holds a call to what it may try: see `sayso.enroll.attempts` for the limits."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from enroll.attempts import AttemptLimits, Attempts, Heard
-from enroll.errors import RecordingReplayed
+from sayso.enroll.attempts import AttemptLimits, Attempts, Heard
+from sayso.enroll.errors import RecordingReplayed
 
 
 @dataclass(frozen=True)

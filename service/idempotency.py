@@ -11,10 +11,10 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from service.auth import bearer
-from service.errors import ServiceError
-from service.middleware import allow_recordings
-from service.work import engine_of
+from sayso.service.auth import bearer
+from sayso.service.errors import ServiceError
+from sayso.service.middleware import allow_recordings
+from sayso.service.work import engine_of
 
 HEADER = "idempotency-key"
 _BOUNDARY = re.compile(r'boundary="?([^";,]+)"?', re.IGNORECASE)

@@ -6,8 +6,8 @@ import math
 import threading
 import time
 
-from enroll.opening import Buckets
-from service.errors import ServiceError
+from sayso.enroll.opening import Buckets
+from sayso.service.errors import ServiceError
 
 
 class RateLimits:

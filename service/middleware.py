@@ -12,10 +12,10 @@ import structlog
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError, unexpected
-from service.limits import BodyBudget
-from service.metrics import Metrics
-from service.settings import Settings
+from sayso.service.errors import ServiceError, unexpected
+from sayso.service.limits import BodyBudget
+from sayso.service.metrics import Metrics
+from sayso.service.settings import Settings
 
 log = structlog.get_logger()
 MAX_JSON_BYTES = 64 * 1024  # parsed on the event loop, before the key is checked

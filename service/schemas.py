@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from enroll.decision import IdentifyDecision, VerifyDecision
-from enroll.types import Enrollment, Status
-from service import examples
+from sayso.enroll.decision import IdentifyDecision, VerifyDecision
+from sayso.enroll.types import Enrollment, Status
+from sayso.service import examples
 
 
 class _Body(BaseModel):

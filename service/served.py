@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from enroll.decision import (
+from sayso.enroll.decision import (
     FalseMatchCurve,
     OperatingPoint,
     Policy,
     comparison_fmr,
     identify_threshold,
 )
-from runtime.card import Calibration
-from runtime.embedder import Embedder
-from runtime.errors import ModelError
-from service.errors import ServiceError
-from service.metrics import Metrics
-from service.schemas import IdentifyThreshold, ModelRef
-from service.settings import Settings
+from sayso.runtime.card import Calibration
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.errors import ModelError
+from sayso.service.errors import ServiceError
+from sayso.service.metrics import Metrics
+from sayso.service.schemas import IdentifyThreshold, ModelRef
+from sayso.service.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from enroll.attempts import AttemptLimits
-from enroll.masterkey import KeyFile, KeySource, KeyText
-from enroll.opening import is_postgres
-from enroll.store import KEY_FILE, Store
+from sayso.enroll.attempts import AttemptLimits
+from sayso.enroll.masterkey import KeyFile, KeySource, KeyText
+from sayso.enroll.opening import is_postgres
+from sayso.enroll.store import KEY_FILE, Store
 
-SHIPPED_MODELS = Path(__file__).parent.parent / "runtime" / "weights"
+SHIPPED_MODELS = Path(str(files("sayso.runtime") / "weights"))
 
 
 class Settings(BaseSettings):

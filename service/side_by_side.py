@@ -9,16 +9,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict
 
-from runtime.audio import decode
-from runtime.embedder import Embedding
-from service.auth import Verifier
-from service.call import Call
-from service.engine import Engine
-from service.idempotency import IdempotentRoute
-from service.metrics import STUDY_SECONDS
-from service.schemas import Identification, Verification
-from service.uploads import audio_body, recordings
-from service.work import engine_of, work
+from sayso.runtime.audio import decode
+from sayso.runtime.embedder import Embedding
+from sayso.service.auth import Verifier
+from sayso.service.call import Call
+from sayso.service.engine import Engine
+from sayso.service.idempotency import IdempotentRoute
+from sayso.service.metrics import STUDY_SECONDS
+from sayso.service.schemas import Identification, Verification
+from sayso.service.uploads import audio_body, recordings
+from sayso.service.work import engine_of, work
 
 router = APIRouter(prefix="/v1", tags=["decisions"], route_class=IdempotentRoute)
 

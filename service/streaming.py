@@ -22,20 +22,20 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from enroll.audit import actor
-from enroll.errors import EnrollError
-from enroll.keys import ApiKey
-from runtime.audio import Recording
-from runtime.errors import Overloaded, RuntimeFault
-from runtime.live import LiveRecording
-from service import errors
-from service.auth import authorized
-from service.call import Call
-from service.engine import Engine
-from service.errors import ServiceError
-from service.schemas import EnrollmentAdded, Identification, Verification
-from service.uploads import MAX_NAME
-from service.work import Admission
+from sayso.enroll.audit import actor
+from sayso.enroll.errors import EnrollError
+from sayso.enroll.keys import ApiKey
+from sayso.runtime.audio import Recording
+from sayso.runtime.errors import Overloaded, RuntimeFault
+from sayso.runtime.live import LiveRecording
+from sayso.service import errors
+from sayso.service.auth import authorized
+from sayso.service.call import Call
+from sayso.service.engine import Engine
+from sayso.service.errors import ServiceError
+from sayso.service.schemas import EnrollmentAdded, Identification, Verification
+from sayso.service.uploads import MAX_NAME
+from sayso.service.work import Admission
 
 log = structlog.get_logger()
 router = APIRouter()

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.spans import observer
+from sayso.service.spans import observer
 
 
 def exporting() -> TracerProvider:

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import structlog
 
-from enroll.audit import acting
-from enroll.errors import EnrollError, StoreError
-from runtime.errors import InputError, RuntimeFault, ShuttingDown
-from service.engine import Engine
+from sayso.enroll.audit import acting
+from sayso.enroll.errors import EnrollError, StoreError
+from sayso.runtime.errors import InputError, RuntimeFault, ShuttingDown
+from sayso.service.engine import Engine
 
 EVERY_S = 10.0
 log = structlog.get_logger()

@@ -10,8 +10,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.errors import ServiceError
-from service.middleware import allow_recordings
+from sayso.service.errors import ServiceError
+from sayso.service.middleware import allow_recordings
 
 FIELD = "audio"
 MAX_NAME = 256  # characters of a name in a query: longer than any that exists

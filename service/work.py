@@ -11,11 +11,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from enroll.keys import ApiKey
-from runtime.errors import Overloaded, TookTooLong
-from service.call import Call
-from service.engine import Engine
-from service.uploads import ATTEMPT
+from sayso.enroll.keys import ApiKey
+from sayso.runtime.errors import Overloaded, TookTooLong
+from sayso.service.call import Call
+from sayso.service.engine import Engine
+from sayso.service.uploads import ATTEMPT
 
 LONGEST_ATTEMPT = 255
 P = ParamSpec("P")

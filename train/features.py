@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEndOptions, LogMel
-from runtime.audio import Recording
-from runtime.speech import SpeechDetector
-from train.manifest import DataError, Manifest
-from train.waveform import Copy, augment, change_speed, read_recording
+from sayso.models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEndOptions, LogMel
+from sayso.runtime.audio import Recording
+from sayso.runtime.speech import SpeechDetector
+from sayso.train.manifest import DataError, Manifest
+from sayso.train.waveform import Copy, augment, change_speed, read_recording
 
 PLAIN = Copy()
 _CHUNK = 100

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.losses import AAMSoftmax, AngularPrototypical, TeacherLoss
-from train.recipe import Recipe
-from train.sampling import Batch
-from train.teacher import Teacher
+from sayso.train.losses import AAMSoftmax, AngularPrototypical, TeacherLoss
+from sayso.train.recipe import Recipe
+from sayso.train.sampling import Batch
+from sayso.train.teacher import Teacher
 
 
 class Objective(nn.Module):

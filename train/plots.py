@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluate.plots import COLOURS
+from sayso.evaluate.plots import COLOURS
 
 _LOSSES = ("aam", "prototypical", "teacher")
 

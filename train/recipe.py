@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from models.frontend import FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
-from train.waveform import Copy
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
+from sayso.train.waveform import Copy
 
 
 class RecipeError(ValueError):

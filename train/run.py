@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from evaluate.trials import read_trials
-from models.checkpoint import load_checkpoint, save_checkpoint
-from models.errors import CheckpointError
-from train.features import cache_features
-from train.manifest import DataError, Manifest
-from train.plots import draw_journals
-from train.recipe import Recipe
-from train.teacher import Teacher
-from train.trainer import Trainer, TrainingData
+from sayso.evaluate.trials import read_trials
+from sayso.models.checkpoint import load_checkpoint, save_checkpoint
+from sayso.models.errors import CheckpointError
+from sayso.train.features import cache_features
+from sayso.train.manifest import DataError, Manifest
+from sayso.train.plots import draw_journals
+from sayso.train.recipe import Recipe
+from sayso.train.teacher import Teacher
+from sayso.train.trainer import Trainer, TrainingData
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from train.features import Features
-from train.waveform import Copy
+from sayso.train.features import Features
+from sayso.train.waveform import Copy
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.frontend import SAMPLE_RATE
-from models.kaldi import kaldi_fbank
-from runtime.errors import ModelError
-from runtime.session import open_session
-from train.manifest import DataError, Manifest
-from train.waveform import change_speed, read_recording, recording_length
+from sayso.models.frontend import SAMPLE_RATE
+from sayso.models.kaldi import kaldi_fbank
+from sayso.runtime.errors import ModelError
+from sayso.runtime.session import open_session
+from sayso.train.manifest import DataError, Manifest
+from sayso.train.waveform import change_speed, read_recording, recording_length
 
 _BATCH = 32
 

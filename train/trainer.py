@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from evaluate.metrics import eer
-from evaluate.trials import TrialList
-from models.network import SpeakerNetwork
-from train.augment import spec_augment
-from train.features import FeatureStore, seconds_to_frames
-from train.journal import Journal
-from train.manifest import Manifest
-from train.objective import Objective, centred
-from train.recipe import Recipe, RecipeError
-from train.sampling import Batch, CropSampler, Prefetcher
-from train.teacher import Teacher
+from sayso.evaluate.metrics import eer
+from sayso.evaluate.trials import TrialList
+from sayso.models.network import SpeakerNetwork
+from sayso.train.augment import spec_augment
+from sayso.train.features import FeatureStore, seconds_to_frames
+from sayso.train.journal import Journal
+from sayso.train.manifest import Manifest
+from sayso.train.objective import Objective, centred
+from sayso.train.recipe import Recipe, RecipeError
+from sayso.train.sampling import Batch, CropSampler, Prefetcher
+from sayso.train.teacher import Teacher
 
 VALIDATION_WINDOW_S = 3.0
 _Tensors = tuple[Tensor, ...] | list[Tensor]

@@ -18,8 +18,8 @@ import soxr
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from runtime.audio import SAMPLE_RATE
-from train.manifest import DataError
+from sayso.runtime.audio import SAMPLE_RATE
+from sayso.train.manifest import DataError
 
 Waveform = NDArray[np.float32]
 

@@ -14,10 +14,10 @@ from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from enroll.errors import StoreBusy, StoreError, StoreForeign, StoreTooNew, StoreUnavailable
-from enroll.postgres.schema import MIGRATIONS, VERSION_TABLE
-from enroll.postgres.values import PostgresConnection, Row, name_number, rows_by_name, scope_number
-from enroll.sql import EVERYBODY
+from sayso.enroll.errors import StoreBusy, StoreError, StoreForeign, StoreTooNew, StoreUnavailable
+from sayso.enroll.postgres.schema import MIGRATIONS, VERSION_TABLE
+from sayso.enroll.postgres.values import PostgresConnection, Row, name_number, rows_by_name, scope_number
+from sayso.enroll.sql import EVERYBODY
 
 MOST_CONNECTIONS = 16  # of one process to one server
 WAIT_S = 3.0  # for a connection, before a request is told that the server is away

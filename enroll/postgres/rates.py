@@ -1,7 +1,7 @@
 """Buckets of requests by API key that every server of one store draws from."""
 
-from enroll.postgres.database import PostgresDatabase
-from enroll.sql import Database
+from sayso.enroll.postgres.database import PostgresDatabase
+from sayso.enroll.sql import Database
 
 # The server's clock counts, so that those of its callers need not agree. One statement: one round trip.
 _TAKE = """

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from enroll.sql import Parameters
+from sayso.enroll.sql import Parameters
 
 _NAMED = re.compile(r"(?<![:\w]):([a-z_]+)")
 
@@ -41,7 +41,7 @@ def rows_by_name(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Row]:
 
 
 class PostgresConnection:
-    """A transaction's connection as `enroll.sql` describes it; `raw` is psycopg's."""
+    """A transaction's connection as `sayso.enroll.sql` describes it; `raw` is psycopg's."""
 
     seals_templates = False
 

@@ -7,9 +7,6 @@ import sys
 
 import typer
 
-from enroll.audit import actor
-from enroll.errors import EnrollError
-from runtime.errors import RuntimeFault
 from sayso.cli import (
     audit,
     bench,
@@ -24,7 +21,10 @@ from sayso.cli import (
     tenants,
     train,
 )
-from service.errors import ServiceError
+from sayso.enroll.audit import actor
+from sayso.enroll.errors import EnrollError
+from sayso.runtime.errors import RuntimeFault
+from sayso.service.errors import ServiceError
 
 app = typer.Typer(
     name="sayso",
@@ -44,13 +44,13 @@ app.add_typer(bench.app, name="bench")
 
 # Errors of rooms that are only loaded when used: a fault can only come from a module already there.
 _LAZY = (
-    ("models.errors", "CheckpointError"),
-    ("export.parity", "ParityError"),
-    ("evaluate.trials", "TrialListError"),
-    ("evaluate.plots", "PlotsUnavailableError"),
-    ("train.recipe", "RecipeError"),
-    ("train.features", "DataError"),
-    ("train.trainer", "NonFiniteLoss"),
+    ("sayso.models.errors", "CheckpointError"),
+    ("sayso.export.parity", "ParityError"),
+    ("sayso.evaluate.trials", "TrialListError"),
+    ("sayso.evaluate.plots", "PlotsUnavailableError"),
+    ("sayso.train.recipe", "RecipeError"),
+    ("sayso.train.features", "DataError"),
+    ("sayso.train.trainer", "NonFiniteLoss"),
 )
 
 

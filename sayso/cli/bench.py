@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from runtime.errors import ModelError
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName
 from sayso.listen import FileError
+from sayso.runtime.errors import ModelError
 
 app = typer.Typer(help="Measure, side by side in one run.", no_args_is_help=True)
 
@@ -33,13 +33,13 @@ def latency(
     as_json: AsJson = False,
 ) -> None:
     """Time the served models, and a verify call to a real server by its stages, on a synthetic voice."""
-    from bench import latency as models
-    from bench import path
-    from bench import peers as others
+    from sayso.bench import latency as models
+    from sayso.bench import path
+    from sayso.bench import peers as others
 
     if plot:
         try:
-            from bench.pictures import draw_latency
+            from sayso.bench.pictures import draw_latency
         except ImportError as error:
             raise ModelError("plots need matplotlib: install Sayso with pip install '.[plots]'") from error
     chosen = common.settings()
@@ -74,7 +74,7 @@ def load(
     as_json: AsJson = False,
 ) -> None:
     """Verify calls at rising rates against a real server until it saturates, beside a bare loop."""
-    from bench.load import measure, table
+    from sayso.bench.load import measure, table
 
     chosen = common.settings()
     name = model or chosen.default_model or next(iter(chosen.models))
@@ -103,11 +103,11 @@ def search(
 
     A million take 5 GB of memory, and as much in the folder for temporary files.
     """
-    from bench.search import measure, table
+    from sayso.bench.search import measure, table
 
     if plot:
         try:
-            from bench.pictures import draw_search
+            from sayso.bench.pictures import draw_search
         except ImportError as error:
             raise ModelError("plots need matplotlib: install Sayso with pip install '.[plots]'") from error
     with common.progress_bar() as bar:
@@ -129,7 +129,7 @@ def replicas(
     as_json: AsJson = False,
 ) -> None:
     """Two replicas over one on the same PostgreSQL, and how many decisions a second that server takes."""
-    from bench.replicas import measure, table
+    from sayso.bench.replicas import measure, table
 
     chosen = common.settings()
     name = model or chosen.default_model or next(iter(chosen.models))
@@ -161,7 +161,7 @@ def scale(
     as_json: AsJson = False,
 ) -> None:
     """Simulate the queueing beside the measured load, and work out 10 to 10,000 requests a second."""
-    from bench.scale import fill, table, work_out
+    from sayso.bench.scale import fill, table, work_out
 
     try:
         measured = json.loads(load.read_text())
@@ -173,7 +173,7 @@ def scale(
         facts = work_out(measured, kept, lambda done, total: bar.update(task, completed=done, total=total))
     if docs:
         try:
-            from bench.pictures import draw_scale
+            from sayso.bench.pictures import draw_scale
         except ImportError as error:
             raise ModelError("plots need matplotlib: install Sayso with pip install '.[plots]'") from error
         (docs / "scale.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -190,8 +190,8 @@ def conditions(
     as_json: AsJson = False,
 ) -> None:
     """EER of each served model with 1 to 10 s of speech, at 8 kHz, and in noise."""
-    from bench.conditions import measure, table
-    from evaluate.trials import read_trials
+    from sayso.bench.conditions import measure, table
+    from sayso.evaluate.trials import read_trials
 
     chosen = common.settings()
     with common.progress_bar() as bar:
@@ -217,11 +217,11 @@ def study(
 ) -> None:
     """The study's table, and what the levels of each network do."""
     try:
-        from bench.study import collect, table
-        from train.plots import draw_journals
+        from sayso.bench.study import collect, table
+        from sayso.train.plots import draw_journals
     except ImportError as error:
         raise ModelError("the study needs PyTorch: install Sayso with pip install '.[train]'") from error
-    from evaluate.trials import read_trials
+    from sayso.evaluate.trials import read_trials
 
     rows = {path.parent.name: path.parent for path in sorted(folder.glob("*/log.jsonl"))}
     if not rows:

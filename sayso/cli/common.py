@@ -16,12 +16,12 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from enroll.store import Store
-from runtime.errors import ModelError
-from service.call import Call
-from service.engine import Engine
-from service.metrics import Metrics
-from service.settings import Settings
+from sayso.enroll.store import Store
+from sayso.runtime.errors import ModelError
+from sayso.service.call import Call
+from sayso.service.engine import Engine
+from sayso.service.metrics import Metrics
+from sayso.service.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="A served model; the default one if absent.")]

@@ -16,20 +16,20 @@ import onnxruntime as ort
 import soundfile as sf
 import typer
 
-from enroll import clock
-from enroll.errors import EnrollError
-from enroll.index import index_of
-from enroll.lock import holder
-from enroll.store import KEY_FILE, Store
-from runtime.errors import RuntimeFault
-from runtime.session import CPU, CUDA, available_cores, cuda_driver_present
-from runtime.synthesis import synthetic_voice
 from sayso.cli import common
 from sayso.cli.common import AsJson
-from service.errors import ServiceError
-from service.metrics import Metrics
-from service.served import ServedModel, load_models
-from service.settings import Settings
+from sayso.enroll import clock
+from sayso.enroll.errors import EnrollError
+from sayso.enroll.index import index_of
+from sayso.enroll.lock import holder
+from sayso.enroll.store import KEY_FILE, Store
+from sayso.runtime.errors import RuntimeFault
+from sayso.runtime.session import CPU, CUDA, available_cores, cuda_driver_present
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.errors import ServiceError
+from sayso.service.metrics import Metrics
+from sayso.service.served import ServedModel, load_models
+from sayso.service.settings import Settings
 
 State = Literal["ok", "look", "broken"]
 _GIB = 2**30

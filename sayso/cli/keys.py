@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from enroll.keys import SCOPES, ApiKey
-from enroll.masterkey import KeyFile
 from sayso.cli import common
 from sayso.cli.common import AsJson
+from sayso.enroll.keys import SCOPES, ApiKey
+from sayso.enroll.masterkey import KeyFile
 
 app = typer.Typer(help="Create, list and revoke API keys; rotate the master key.", no_args_is_help=True)
 

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import typer
 
-from export import drawing
-from runtime.card import ModelCard, calibration_from, read_card, write_card
-from runtime.embedder import Embedder
-from runtime.errors import ModelError
-from runtime.model_file import network_sha256
 from sayso.cli import common
 from sayso.cli.common import AsJson
+from sayso.export import drawing
 from sayso.listen import embed_files
+from sayso.runtime.card import ModelCard, calibration_from, read_card, write_card
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.errors import ModelError
+from sayso.runtime.model_file import network_sha256
 
 if TYPE_CHECKING:
-    from evaluate.report import Evaluation
-    from evaluate.trials import TrialList
+    from sayso.evaluate.report import Evaluation
+    from sayso.evaluate.trials import TrialList
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file or a served name.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")]
@@ -69,8 +69,8 @@ def export(
 ) -> None:
     """Turn a checkpoint into one .onnx model, proven equal to it, or nearly so with --precision."""
     try:
-        from export.exporter import export_checkpoint
-        from export.precision import TrialCheck, export_lower
+        from sayso.export.exporter import export_checkpoint
+        from sayso.export.precision import TrialCheck, export_lower
     except ImportError as error:
         raise ModelError("export needs PyTorch: install Sayso with pip install '.[train]'") from error
 
@@ -107,7 +107,7 @@ def export(
 
 
 def _eer(model: bytes, trials: Path, root: Path) -> float:
-    from evaluate.metrics import eer
+    from sayso.evaluate.metrics import eer
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -149,8 +149,8 @@ def adopt(
 ) -> None:
     """Turn somebody else's ONNX network into one .onnx model, its front-end inside."""
     try:
-        from export.adopt import adopt_network
-        from export.kaldi import KaldiOptions
+        from sayso.export.adopt import adopt_network
+        from sayso.export.kaldi import KaldiOptions
     except ImportError as error:
         raise ModelError("adopting needs PyTorch: install Sayso with pip install '.[train]'") from error
 
@@ -216,7 +216,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score a trial list: EER, minDCF and Cllr, with intervals over speakers."""
-    from evaluate.report import carried_over, evaluate_scores
+    from sayso.evaluate.report import carried_over, evaluate_scores
 
     path = common.model_path(model)
     current = read_card(path.read_bytes(), path.name)
@@ -243,8 +243,8 @@ def calibrate(
     plots: Plots = None,
 ) -> None:
     """Set a model's thresholds and LLR line on a trial list, and write them into its card."""
-    from evaluate.calibration import fit_calibration
-    from evaluate.report import evaluate_scores
+    from sayso.evaluate.calibration import fit_calibration
+    from sayso.evaluate.report import evaluate_scores
 
     path = common.model_path(model)
     found, scores, silent = _score(path, trials, root)
@@ -282,7 +282,7 @@ def _embed(path: Path, files: list[Path]) -> tuple[np.ndarray[Any, np.dtype[np.f
 def _score(
     path: Path, trials: Path, root: Path
 ) -> tuple[TrialList, np.ndarray[Any, np.dtype[np.float64]], int]:
-    from evaluate.trials import read_trials
+    from sayso.evaluate.trials import read_trials
 
     found = read_trials(trials)
     matrix, silent = _embed(path, [root / recording for recording in found.recordings])
@@ -290,7 +290,7 @@ def _score(
 
 
 def _draw(folder: Path, stem: str, scores: Any, labels: Any, thresholds: dict[str, float]) -> None:
-    from evaluate.plots import det_plot, score_plot
+    from sayso.evaluate.plots import det_plot, score_plot
 
     folder.mkdir(parents=True, exist_ok=True)
     det_plot({stem: (scores, labels)}, folder / f"{stem}-det.png")

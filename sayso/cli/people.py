@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from enroll.errors import SpeakerNotFound
 from sayso.bulk import Report, enroll_all, read_source
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName, Tenant
-from service.idempotency import id_from
-from service.schemas import Identification, Verification
+from sayso.enroll.errors import SpeakerNotFound
+from sayso.service.idempotency import id_from
+from sayso.service.schemas import Identification, Verification
 
 SpeakerId = Annotated[str, typer.Argument(metavar="ID", help="The speaker's id.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")]

@@ -10,18 +10,18 @@ import structlog
 import typer
 import uvicorn
 
-from enroll.errors import InvalidField, StoreUnavailable
-from enroll.keys import SCOPES, KeyRing
-from enroll.lock import only_server
 from sayso.cli import common
-from service import logs
-from service.app import create_app
-from service.connection import guarded
-from service.drain import GRACE_S, DrainingServer
-from service.engine import Engine
-from service.metrics import Metrics
-from service.settings import Settings
-from service.streaming import MAX_MESSAGE_BYTES
+from sayso.enroll.errors import InvalidField, StoreUnavailable
+from sayso.enroll.keys import SCOPES, KeyRing
+from sayso.enroll.lock import only_server
+from sayso.service import logs
+from sayso.service.app import create_app
+from sayso.service.connection import guarded
+from sayso.service.drain import GRACE_S, DrainingServer
+from sayso.service.engine import Engine
+from sayso.service.metrics import Metrics
+from sayso.service.settings import Settings
+from sayso.service.streaming import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
 _CHECK_S = 1.0  # that a start waits for the check of the file

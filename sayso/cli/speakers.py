@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from enroll.transfer import export_speakers, import_speakers
-from runtime.model_file import network_sha256
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName, Tenant
-from service.schemas import SpeakerOut, SpeakerPage
-from service.upkeep import reembed
+from sayso.enroll.transfer import export_speakers, import_speakers
+from sayso.runtime.model_file import network_sha256
+from sayso.service.schemas import SpeakerOut, SpeakerPage
+from sayso.service.upkeep import reembed
 
 app = typer.Typer(
     help="List, show, disclose, unlock, delete, export and import speakers; opt-outs; changes of model.",

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from enroll.errors import BackupRefused
-from enroll.index import index_of
-from enroll.restore import restore_backup
 from sayso.cli import common
 from sayso.cli.common import AsJson
+from sayso.enroll.errors import BackupRefused
+from sayso.enroll.index import index_of
+from sayso.enroll.restore import restore_backup
 
 
 def register(app: typer.Typer) -> None:

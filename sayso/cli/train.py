@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from runtime.errors import ModelError
-from runtime.session import available_cores
 from sayso.cli import common
+from sayso.runtime.errors import ModelError
+from sayso.runtime.session import available_cores
 
 MANIFEST = (
     "A CSV with path, speaker, split (train or dev), paths beside it; or a folder with one folder a "
@@ -21,7 +21,7 @@ MANIFEST = (
 def _room(module: str) -> Any:
     """A module of the training room, which serving does without."""
     try:
-        return importlib.import_module(f"train.{module}")
+        return importlib.import_module(f"sayso.train.{module}")
     except ImportError as error:
         raise ModelError("training needs PyTorch: install Sayso with pip install '.[train]'") from error
 

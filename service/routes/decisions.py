@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from service.auth import Embedder, Verifier
-from service.idempotency import IdempotentRoute
-from service.schemas import Comparison, EmbeddingOut, Identification, Verification
-from service.uploads import MAX_NAME, audio_body, recordings
-from service.work import engine_of, work
+from sayso.service.auth import Embedder, Verifier
+from sayso.service.idempotency import IdempotentRoute
+from sayso.service.schemas import Comparison, EmbeddingOut, Identification, Verification
+from sayso.service.uploads import MAX_NAME, audio_body, recordings
+from sayso.service.work import engine_of, work
 
 router = APIRouter(prefix="/v1", tags=["decisions"], route_class=IdempotentRoute)
 Model = Annotated[

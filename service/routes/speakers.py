@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from enroll.errors import SpeakerExists
-from service.auth import Administrator, Enroller, Reader
-from service.idempotency import HEADER, IdempotentRoute, id_from
-from service.schemas import (
+from sayso.enroll.errors import SpeakerExists
+from sayso.service.auth import Administrator, Enroller, Reader
+from sayso.service.idempotency import HEADER, IdempotentRoute, id_from
+from sayso.service.schemas import (
     EnrollmentAdded,
     EnrollmentList,
     EnrollmentOut,
@@ -19,8 +19,8 @@ from service.schemas import (
     SpeakerPage,
     SpeakerPatch,
 )
-from service.uploads import MAX_NAME, audio_body, recordings
-from service.work import engine_of, work
+from sayso.service.uploads import MAX_NAME, audio_body, recordings
+from sayso.service.work import engine_of, work
 
 router = APIRouter(prefix="/v1/speakers", tags=["speakers"], route_class=IdempotentRoute)
 

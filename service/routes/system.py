@@ -9,11 +9,11 @@ import structlog
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from enroll.errors import StoreError
-from service.auth import CHALLENGE, Reader, token_of
-from service.errors import ServiceError
-from service.schemas import Health, ModelList, ModelOut
-from service.work import engine_of
+from sayso.enroll.errors import StoreError
+from sayso.service.auth import CHALLENGE, Reader, token_of
+from sayso.service.errors import ServiceError
+from sayso.service.schemas import Health, ModelList, ModelOut
+from sayso.service.work import engine_of
 
 log = structlog.get_logger()
 router = APIRouter(tags=["system"])

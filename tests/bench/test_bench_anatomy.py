@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench.anatomy import count_paths, dissect, linear_cka
-from evaluate.trials import TrialList, read_trials
-from models.describe import describe
-from models.frontend import FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
-from runtime.synthesis import synthetic_voice
+from sayso.bench.anatomy import count_paths, dissect, linear_cka
+from sayso.evaluate.trials import TrialList, read_trials
+from sayso.models.describe import describe
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
+from sayso.runtime.synthesis import synthetic_voice
 
 SIZES = {"n_mels": 24, "embedding_dim": 16, "pooling": "SAP"}
 NESTED = SIZES | {"channels": [8, 8, 16, 16, 16], "blocks": [1] * 4, "strides": [[2, 2]] * 3, "fusion": 16}

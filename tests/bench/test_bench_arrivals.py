@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-import bench
+import sayso.bench
 
 USERS, PERIOD_S = 40, 1.0
 
@@ -41,7 +41,7 @@ def test_arrivals_do_not_bunch(tmp_path: Path) -> None:
         "BENCH_OUT": str(out),
     }
     command = [sys.executable, "-m", "locust", "--headless", "--only-summary", "--loglevel", "ERROR"]
-    command += ["-f", str(Path(bench.__file__).with_name("locustfile.py")), "--run-time", "7s"]
+    command += ["-f", str(Path(sayso.bench.__file__).with_name("locustfile.py")), "--run-time", "7s"]
     command += [
         "--host",
         f"http://127.0.0.1:{server.server_port}",

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from bench import conditions
-from bench.conditions import measure, table
-from evaluate.trials import TrialList, read_trials
-from runtime.audio import Recording
-from runtime.speech import SpeechDetector
-from runtime.synthesis import synthetic_voice
-from service.settings import SHIPPED_MODELS
+from sayso.bench import conditions
+from sayso.bench.conditions import measure, table
+from sayso.evaluate.trials import TrialList, read_trials
+from sayso.runtime.audio import Recording
+from sayso.runtime.speech import SpeechDetector
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.settings import SHIPPED_MODELS
 
 VOICES = {"ann": (205, 1.16), "bob": (105, 0.94)}
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench import latency, path, pictures
-from bench.latency import Case, Latency, cases, measure, table
-from bench.path import Row as Call
-from bench.path import Served
-from bench.timing import Spread
-from runtime.session import CPU, available_cores
+from sayso.bench import latency, path, pictures
+from sayso.bench.latency import Case, Latency, cases, measure, table
+from sayso.bench.path import Row as Call
+from sayso.bench.path import Served
+from sayso.bench.timing import Spread
 from sayso.cli import app
-from service.settings import SHIPPED_MODELS
+from sayso.runtime.session import CPU, available_cores
+from sayso.service.settings import SHIPPED_MODELS
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from bench.costs import Batch, Call, Costs
-from bench.queueing import Times, Work, in_periods, poisson, simulate
-from bench.scale import fill, pages, work_out
-from service.engine import PLACES_PER_CORE
+from sayso.bench.costs import Batch, Call, Costs
+from sayso.bench.queueing import Times, Work, in_periods, poisson, simulate
+from sayso.bench.scale import fill, pages, work_out
+from sayso.service.engine import PLACES_PER_CORE
 
 NOTHING = 1e-9
 MANY = 10**6
@@ -149,7 +149,7 @@ def facts() -> dict[str, object]:
 
 
 def test_a_curve_is_put_beside_its_simulation_and_followed_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.scale.RATES", (10.0, 1_000.0))
+    monkeypatch.setattr("sayso.bench.scale.RATES", (10.0, 1_000.0))
     found = work_out(facts(), {"log_entries_per_s": 2000.0, "bytes_per_speaker": 10_000.0})
     for step in found["curve"]:
         for name in ("served", "p50", "p95", "p99"):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from pgserver import Server, ServerUnavailable
 
-from bench.replicas import CALLERS, measure, table
-from service.settings import SHIPPED_MODELS
+from sayso.bench.replicas import CALLERS, measure, table
+from sayso.service.settings import SHIPPED_MODELS
 
 
 @pytest.fixture

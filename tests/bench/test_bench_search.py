@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bench import search
-from bench.filling import NET_SPEECH_S, filling
-from bench.search import Found, Row, measure, table
-from bench.voices import Voices
-from enroll.index import SpeakerIndex
-from enroll.store import Store
+from sayso.bench import search
+from sayso.bench.filling import NET_SPEECH_S, filling
+from sayso.bench.search import Found, Row, measure, table
+from sayso.bench.voices import Voices
 from sayso.cli import app
-from service.settings import SHIPPED_MODELS
+from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.store import Store
+from sayso.service.settings import SHIPPED_MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_made_voices_score_as_real_ones() -> None:
     own = (templates * recordings).sum(1)
     assert np.percentile(own, (1, 5, 50, 95)) == pytest.approx(
         (0.52, 0.65, 0.85, 0.93), abs=0.03
-    )  # as `bench.voices` says
+    )  # as `sayso.bench.voices` says
     others = (templates * np.roll(recordings, 1, axis=0)).sum(1)
     assert (others.mean(), others.std()) == pytest.approx((0.11, 0.17), abs=0.02)
     again = Voices().speakers(4000)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import load, path, peers
-from bench.costs import Costs
-from bench.path import wav
-from bench.server import ServerFailed, ServerProcess
-from runtime.audio import SAMPLE_RATE, decode
-from service.settings import SHIPPED_MODELS
+from sayso.bench import load, path, peers
+from sayso.bench.costs import Costs
+from sayso.bench.path import wav
+from sayso.bench.server import ServerFailed, ServerProcess
+from sayso.runtime.audio import SAMPLE_RATE, decode
+from sayso.service.settings import SHIPPED_MODELS
 
 NESTED = SHIPPED_MODELS / "nested.onnx"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from pgserver import Server, serving
 
-from bench.stores import run
+from sayso.bench.stores import run
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pytest
 import soundfile as sf
 import torch
 
-from bench.study import collect, table
-from evaluate.trials import read_trials
-from export.exporter import export_checkpoint
-from models.checkpoint import save_checkpoint
-from models.frontend import FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
-from runtime.synthesis import synthetic_voice
+from sayso.bench.study import collect, table
+from sayso.evaluate.trials import read_trials
+from sayso.export.exporter import export_checkpoint
+from sayso.models.checkpoint import save_checkpoint
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
+from sayso.runtime.synthesis import synthetic_voice
 
 SIZES = {"n_mels": 24, "embedding_dim": 16, "channels": [8, 8, 8, 8], "blocks": [1] * 3, "fusion": 16}
 LINE = {"step": 5, "epoch": 1.0, "grad_norm": 2.0, "grad_norm_max": 9.0, "crops_per_s": 50.0, "dev_eer": 0.4}

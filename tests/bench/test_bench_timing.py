@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 
-from bench.peak import core_peak
-from bench.timing import Spread, interleave
+from sayso.bench.peak import core_peak
+from sayso.bench.timing import Spread, interleave
 
 
 def test_jobs_take_turns_each_after_a_run_that_is_not_kept() -> None:

@@ -89,7 +89,7 @@ def test_keys_come_and_go(run: Run, files: Path) -> None:
 
 
 def test_calibrate_keeps_the_models_identity(run: Run, files: Path) -> None:
-    from service.settings import SHIPPED_MODELS
+    from sayso.service.settings import SHIPPED_MODELS
 
     path = files / "own.onnx"
     path.write_bytes((SHIPPED_MODELS / "baseline.onnx").read_bytes())
@@ -179,7 +179,8 @@ def test_bench_conditions_scores_both_models(run: Run, files: Path) -> None:
 
 def test_the_serving_commands_never_load_torch() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from sayso.cli import app; import service.app; "
+        "import sys; from typer.testing import CliRunner; from sayso.cli import app; "
+        "import sayso.service.app; "
         "assert CliRunner().invoke(app, ['inspect', 'baseline']).exit_code == 0; "
         "bad = {'torch', 'onnx', 'matplotlib', 'safetensors'} & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"

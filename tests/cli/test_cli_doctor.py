@@ -11,14 +11,14 @@ import pytest
 from enroll_samples import recording
 from process import Run
 
-from enroll import clock
-from enroll.keys import SCOPES
-from enroll.lock import only_server
-from enroll.store import Store
-from runtime.card import read_card, write_card
 from sayso.cli import doctor
 from sayso.cli.doctor import Finding, examine
-from service.settings import SHIPPED_MODELS, Settings
+from sayso.enroll import clock
+from sayso.enroll.keys import SCOPES
+from sayso.enroll.lock import only_server
+from sayso.enroll.store import Store
+from sayso.runtime.card import read_card, write_card
+from sayso.service.settings import SHIPPED_MODELS, Settings
 
 MODEL = SHIPPED_MODELS / "nested.onnx"
 

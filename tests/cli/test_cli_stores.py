@@ -9,8 +9,8 @@ from enroll_samples import MODEL, recording
 from pgserver import MASTER_KEY, Server, serving
 from process import Run
 
-from enroll.masterkey import KeyText
-from enroll.store import Store
+from sayso.enroll.masterkey import KeyText
+from sayso.enroll.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from process import Run
 
-from enroll.masterkey import KeyFile
-from enroll.store import Store
-from enroll.types import NewEnrollment
+from sayso.enroll.masterkey import KeyFile
+from sayso.enroll.store import Store
+from sayso.enroll.types import NewEnrollment
 
 MODEL = "a" * 64
 

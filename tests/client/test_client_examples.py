@@ -16,7 +16,7 @@ import pytest
 from process import Server
 from sounds import encode, voice_of
 
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.synthesis import synthetic_voice
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CHROMIUM = Path("/usr/bin/chromium")

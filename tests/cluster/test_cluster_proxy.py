@@ -7,7 +7,7 @@ import httpx2
 from replicas import Nginx, Replica, answered, calling
 from sounds import voice_of
 
-from service.settings import Settings
+from sayso.service.settings import Settings
 
 VOICE = voice_of("ann", 1, 3.0)
 

@@ -14,10 +14,10 @@ from google.protobuf import text_format
 from pgserver import Server, ServerUnavailable, programs
 from tools import checked, tool
 
-from runtime.batcher import Batcher
-from service.drain import GRACE_S
-from service.metrics import Metrics
-from service.settings import SHIPPED_MODELS, Settings
+from sayso.runtime.batcher import Batcher
+from sayso.service.drain import GRACE_S
+from sayso.service.metrics import Metrics
+from sayso.service.settings import SHIPPED_MODELS, Settings
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"

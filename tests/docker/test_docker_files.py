@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tools import checked, tool
 
-from service.metrics import Metrics
+from sayso.service.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"

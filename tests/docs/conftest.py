@@ -20,8 +20,8 @@ sys.path.append(str(Path(__file__).parent))  # importlib mode leaves a test's ow
 
 from docs_samples import ROOT
 
-from models.checkpoint import load_checkpoint
-from runtime.synthesis import synthetic_voice
+from sayso.models.checkpoint import load_checkpoint
+from sayso.runtime.synthesis import synthetic_voice
 
 RENAMED = {  # ours to voxceleb_trainer's
     "pooling.linear.weight": "sap_linear.weight",

@@ -7,7 +7,7 @@ import pytest
 from docs_samples import DOCS, PAGES, ROOT, Block, blocks, promised, script
 
 from sayso.cli import app
-from service.metrics import Metrics
+from sayso.service.metrics import Metrics
 
 RUN = [page for page in PAGES if any(block.left_out is None for block in blocks(page))]
 LEFT_OUT = [(page, block) for page in PAGES for block in blocks(page) if block.left_out is not None]

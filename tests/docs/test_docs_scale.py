@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.costs import Costs
-from bench.queueing import Work
-from bench.scale import fill, steps_of
+from sayso.bench.costs import Costs
+from sayso.bench.queueing import Work
+from sayso.bench.scale import fill, steps_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -11,9 +11,9 @@ import pytest
 from enroll_samples import REQUIRED_S
 from pgserver import MASTER_KEY, Server, serving
 
-from enroll.index import Index, index_of
-from enroll.masterkey import KeyText
-from enroll.store import Store
+from sayso.enroll.index import Index, index_of
+from sayso.enroll.masterkey import KeyText
+from sayso.enroll.store import Store
 
 CONTRACT = ("audit", "contract", "idempotency", "index", "keys", "recordings", "rights", "store", "threads")
 Opener = Callable[..., Store]

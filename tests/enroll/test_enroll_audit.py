@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from enroll_samples import MODEL, REQUIRED_S, recording, unit
 
-from enroll import audit as audit_module
-from enroll.audit import acting
-from enroll.errors import SpeakerExists, StoreUnavailable
-from enroll.store import Store
+from sayso.enroll import audit as audit_module
+from sayso.enroll.audit import acting
+from sayso.enroll.errors import SpeakerExists, StoreUnavailable
+from sayso.enroll.store import Store
 
 Opener = Callable[..., Store]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, REQUIRED_S, recording, unit
 
-from enroll.attempts import AttemptLimits
-from enroll.errors import (
+from sayso.enroll.attempts import AttemptLimits
+from sayso.enroll.errors import (
     BackupRefused,
     MasterKeyUnusable,
     RecordingReplayed,
@@ -21,10 +21,10 @@ from enroll.errors import (
     SpeakerNotFound,
     SpeakerOptedOut,
 )
-from enroll.index import SpeakerIndex
-from enroll.masterkey import KeyFile, KeyText
-from enroll.restore import restore_backup
-from enroll.store import Store
+from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.masterkey import KeyFile, KeyText
+from sayso.enroll.restore import restore_backup
+from sayso.enroll.store import Store
 
 
 def enrol(store: Store, name: str, seed: int = 1, tenant: str = "t") -> None:
@@ -324,7 +324,7 @@ def test_a_failed_restore_changes_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("enroll.restore.append_entry", fail)
+        patched.setattr("sayso.enroll.restore.append_entry", fail)
         with pytest.raises(KeyboardInterrupt):
             restore(path, backup)
     assert names(store) == ["alice", "bob"]

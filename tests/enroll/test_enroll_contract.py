@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, REQUIRED_S, normalised, recording, unit
 
-from enroll.attempts import AttemptLimits
-from enroll.decision import score
-from enroll.errors import (
+from sayso.enroll.attempts import AttemptLimits
+from sayso.enroll.decision import score
+from sayso.enroll.errors import (
     AttemptsDelayed,
     RecordingReplayed,
     SpeakerExists,
@@ -20,8 +20,8 @@ from enroll.errors import (
     SpeakerNotFound,
     TenantNotFound,
 )
-from enroll.index import Index, index_of
-from enroll.store import Store
+from sayso.enroll.index import Index, index_of
+from sayso.enroll.store import Store
 
 Opener = Callable[..., Store]
 LIMITS = AttemptLimits(delay_after=2, delay_s=30.0, lock_after=4, replay_days=30.0)
@@ -231,5 +231,5 @@ def test_ids_and_cursors_follow_bytes_not_a_language(store: Store, index: Index)
 
 @pytest.mark.embedded
 def test_the_package_is_not_needed_for_an_embedded_store() -> None:
-    code = "import enroll.store, enroll.index, sys; sys.exit('psycopg' in sys.modules)"
+    code = "import sayso.enroll.store, sayso.enroll.index, sys; sys.exit('psycopg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

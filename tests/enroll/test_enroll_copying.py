@@ -12,14 +12,20 @@ import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 from pgserver import MASTER_KEY, Server
 
-from enroll import copying
-from enroll.attempts import AttemptLimits
-from enroll.copying import copy_store, differing_answers
-from enroll.errors import CopyRefused, MasterKeyUnusable, RecordingReplayed, SpeakerOptedOut, StoreIncomplete
-from enroll.masterkey import KeyText
-from enroll.opening import open_database
-from enroll.sql import Database
-from enroll.store import Store
+from sayso.enroll import copying
+from sayso.enroll.attempts import AttemptLimits
+from sayso.enroll.copying import copy_store, differing_answers
+from sayso.enroll.errors import (
+    CopyRefused,
+    MasterKeyUnusable,
+    RecordingReplayed,
+    SpeakerOptedOut,
+    StoreIncomplete,
+)
+from sayso.enroll.masterkey import KeyText
+from sayso.enroll.opening import open_database
+from sayso.enroll.sql import Database
+from sayso.enroll.store import Store
 
 KEY = KeyText(MASTER_KEY)
 LIMITS = AttemptLimits(5, 30.0, 50, 30.0)

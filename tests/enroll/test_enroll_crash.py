@@ -13,14 +13,14 @@ import killing
 import pytest
 from enroll_samples import MODEL, REQUIRED_S, recording
 
-from enroll.index import SpeakerIndex
-from enroll.store import Store
+from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.store import Store
 
 CHILD = f"""
 import sys
 import numpy as np
-from enroll.store import Store
-from enroll.types import NewEnrollment
+from sayso.enroll.store import Store
+from sayso.enroll.types import NewEnrollment
 
 vector = np.full(64, 0.125, np.float32)
 with Store(sys.argv[1], {REQUIRED_S}) as store:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from enroll_samples import REQUIRED_S, recording
 
-from enroll import database as database_module
-from enroll.database import Database
-from enroll.errors import StoreBusy, StoreCorrupt, StoreForeign, StoreTooNew, StoreUnavailable
-from enroll.schema import APPLICATION_ID, MIGRATIONS
-from enroll.store import Store
+from sayso.enroll import database as database_module
+from sayso.enroll.database import Database
+from sayso.enroll.errors import StoreBusy, StoreCorrupt, StoreForeign, StoreTooNew, StoreUnavailable
+from sayso.enroll.schema import APPLICATION_ID, MIGRATIONS
+from sayso.enroll.store import Store
 
 
 def execute(path: Path, *statements: str) -> None:
@@ -133,7 +133,7 @@ def test_a_failed_migration_changes_nothing(path: Path, monkeypatch: pytest.Monk
 
 
 def test_many_processes_may_create_it_at_once(path: Path) -> None:
-    code = f"from enroll.database import Database; Database({str(path)!r}).close()"
+    code = f"from sayso.enroll.database import Database; Database({str(path)!r}).close()"
     children = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(4)]
     assert [child.communicate()[1] for child in children] == [b""] * 4
     with closing(Database(path)) as database:

@@ -8,7 +8,7 @@ from enroll_samples import unit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enroll.decision import (
+from sayso.enroll.decision import (
     CurvePoint,
     FalseMatchCurve,
     OperatingPoint,
@@ -18,8 +18,8 @@ from enroll.decision import (
     identify_threshold,
     score,
 )
-from enroll.errors import InvalidEmbedding
-from enroll.types import Candidate
+from sayso.enroll.errors import InvalidEmbedding
+from sayso.enroll.types import Candidate
 
 POINT = OperatingPoint("eer", 0.4, 0.03, 0.03, "calibrated")
 POLICY = Policy(POINT, llr_slope=20.0, llr_offset=-8.0)

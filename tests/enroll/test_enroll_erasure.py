@@ -7,9 +7,9 @@ from pathlib import Path
 
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 
-from enroll.store import Store
-from enroll.types import Vector
-from enroll.vectors import to_blob
+from sayso.enroll.store import Store
+from sayso.enroll.types import Vector
+from sayso.enroll.vectors import to_blob
 
 FRAGMENT = 16  # bytes: four numbers of a vector
 

@@ -1,7 +1,7 @@
 """The exception tree keeps its promises to whoever maps it to answers."""
 
-from enroll import errors
-from enroll.errors import EnrollError
+from sayso.enroll import errors
+from sayso.enroll.errors import EnrollError
 
 
 def tree(base: type[EnrollError]) -> list[type[EnrollError]]:

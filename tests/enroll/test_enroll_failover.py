@@ -10,10 +10,10 @@ import pytest
 from enroll_samples import MODEL, REQUIRED_S, recording, unit
 from pgserver import MASTER_KEY, Server, serving
 
-from enroll.errors import StoreError, StoreUnavailable
-from enroll.index import index_of
-from enroll.masterkey import KeyText
-from enroll.store import Store
+from sayso.enroll.errors import StoreError, StoreUnavailable
+from sayso.enroll.index import index_of
+from sayso.enroll.masterkey import KeyText
+from sayso.enroll.store import Store
 
 RECOVERY_S = 30.0
 

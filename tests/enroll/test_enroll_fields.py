@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enroll import fields
-from enroll.errors import InvalidField
-from enroll.types import NewEnrollment
+from sayso.enroll import fields
+from sayso.enroll.errors import InvalidField
+from sayso.enroll.types import NewEnrollment
 
 
 @pytest.mark.parametrize("value", ["a", "7", "alice", "a.b_c@d-e", "x" * 128])

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from enroll import clock
-from enroll.errors import IdempotencyKeyReused
-from enroll.store import Store
+from sayso.enroll import clock
+from sayso.enroll.errors import IdempotencyKeyReused
+from sayso.enroll.store import Store
 
 
 def test_the_first_answer_stands(store: Store) -> None:

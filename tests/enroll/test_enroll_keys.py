@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from enroll import clock
-from enroll.database import Database
-from enroll.errors import InvalidField, KeyNotFound
-from enroll.schema import MIGRATIONS
-from enroll.store import Store
+from sayso.enroll import clock
+from sayso.enroll.database import Database
+from sayso.enroll.errors import InvalidField, KeyNotFound
+from sayso.enroll.schema import MIGRATIONS
+from sayso.enroll.store import Store
 
 CHOSEN = "an operator's own long secret"
 
@@ -151,7 +151,7 @@ def test_rotation_never_lengthens_a_key_and_passes_its_lifetime_on(
 def test_keys_of_before_go_on_seeing_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "old.db"
     with monkeypatch.context() as earlier:
-        earlier.setattr("enroll.database.MIGRATIONS", MIGRATIONS[:1])
+        earlier.setattr("sayso.enroll.database.MIGRATIONS", MIGRATIONS[:1])
         Database(path).close()
     with sqlite3.connect(path) as connection:
         for name, scopes in (("a", '["read","verify"]'), ("b", '["read"]')):

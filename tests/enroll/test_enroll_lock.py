@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from enroll_samples import REQUIRED_S
 
-from enroll.errors import StoreInUse, StoreUnavailable
-from enroll.lock import only_server
-from enroll.store import Store
+from sayso.enroll.errors import StoreInUse, StoreUnavailable
+from sayso.enroll.lock import only_server
+from sayso.enroll.store import Store
 
 CHILD = """
 import sys, time
 from pathlib import Path
-from enroll.lock import only_server
+from sayso.enroll.lock import only_server
 with only_server(Path(sys.argv[1]), "http://127.0.0.1:8000"):
     print("held", flush=True)
     time.sleep(600)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, normalised, unit
 
-from enroll.errors import SpeakerOptedOut
-from enroll.index import SpeakerIndex
-from enroll.schema import MIGRATIONS
-from enroll.store import Store
-from enroll.vectors import to_blob
+from sayso.enroll.errors import SpeakerOptedOut
+from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.schema import MIGRATIONS
+from sayso.enroll.store import Store
+from sayso.enroll.vectors import to_blob
 
 STORES = Path(__file__).parent / "stores"  # <version>.sql: a file that a release of that version wrote
 VERSIONS = range(1, len(MIGRATIONS))

@@ -13,7 +13,7 @@ import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 from pgserver import MASTER_KEY, Server
 
-from enroll.errors import (
+from sayso.enroll.errors import (
     BackupRefused,
     InvalidField,
     MasterKeyUnusable,
@@ -22,14 +22,14 @@ from enroll.errors import (
     StoreTooNew,
     StoreUnavailable,
 )
-from enroll.index import index_of
-from enroll.masterkey import KeyText
-from enroll.postgres import database as module
-from enroll.postgres.database import PostgresDatabase
-from enroll.postgres.search import PostgresIndex
-from enroll.store import Store
-from enroll.templates import insert_templates
-from enroll.vault import Keychain
+from sayso.enroll.index import index_of
+from sayso.enroll.masterkey import KeyText
+from sayso.enroll.postgres import database as module
+from sayso.enroll.postgres.database import PostgresDatabase
+from sayso.enroll.postgres.search import PostgresIndex
+from sayso.enroll.store import Store
+from sayso.enroll.templates import insert_templates
+from sayso.enroll.vault import Keychain
 
 OF_TENANT = (
     "tenants",
@@ -190,7 +190,7 @@ def test_the_planner_takes_a_tenants_index_for_that_tenant_only(store: Store, ad
         seen.extend(self.raw.execute(f"SHOW {name}".encode()).fetchone()[0] for name in settings)
         return original(self, statement, values)
 
-    from enroll.postgres.values import translated as module_translated
+    from sayso.enroll.postgres.values import translated as module_translated
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module.PostgresConnection, "unprepared", explained)
@@ -288,7 +288,7 @@ def test_no_message_tells_the_password() -> None:
 def test_buckets_are_one_for_all_processes(store: Store, address: str) -> None:
     assert store.buckets is not None
     code = (
-        "import sys; from enroll.store import Store; from enroll.masterkey import KeyText\n"
+        "import sys; from sayso.enroll.store import Store; from sayso.enroll.masterkey import KeyText\n"
         f"with Store(sys.argv[1], {REQUIRED_S}, KeyText('{MASTER_KEY}')) as store:\n"
         "    print(sum(store.buckets.take('key', 0.001, 10) >= 0 for _ in range(8)))"
     )

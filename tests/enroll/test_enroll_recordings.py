@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 
-from enroll.errors import InvalidEmbedding, ModelMismatch
-from enroll.index import index_of
-from enroll.recordings import Outdated
-from enroll.store import Store
+from sayso.enroll.errors import InvalidEmbedding, ModelMismatch
+from sayso.enroll.index import index_of
+from sayso.enroll.recordings import Outdated
+from sayso.enroll.store import Store
 
 
 def enrol(store: Store, tenant: str, name: str, seed: int, parts: int = 2) -> None:

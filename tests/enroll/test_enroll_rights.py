@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 
-from enroll import clock
-from enroll.errors import InvalidField, SpeakerExists, SpeakerNotFound, SpeakerOptedOut
-from enroll.index import index_of
-from enroll.store import Store
-from enroll.types import Consent
+from sayso.enroll import clock
+from sayso.enroll.errors import InvalidField, SpeakerExists, SpeakerNotFound, SpeakerOptedOut
+from sayso.enroll.index import index_of
+from sayso.enroll.store import Store
+from sayso.enroll.types import Consent
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 
-from enroll import tenants as tenants_module
-from enroll.errors import MasterKeyUnusable, SealBroken, TenantNotFound
-from enroll.index import SpeakerIndex
-from enroll.masterkey import KeyFile, KeyText
-from enroll.store import Store
-from enroll.vectors import to_blob
+from sayso.enroll import tenants as tenants_module
+from sayso.enroll.errors import MasterKeyUnusable, SealBroken, TenantNotFound
+from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.masterkey import KeyFile, KeyText
+from sayso.enroll.store import Store
+from sayso.enroll.vectors import to_blob
 
 KEY, OTHER_KEY = "0f" * 32, "f0" * 32
 VOICE = bytes(range(256)) * 40
@@ -251,7 +251,7 @@ def test_rotations_at_once_lose_no_key(path: Path) -> None:
 def test_a_key_that_cannot_be_written_whole_is_not_written(tmp_path: Path, call: str) -> None:
     """The disk takes a part of it: half a key would open nothing, and what it sealed would be lost."""
     code = (
-        "import resource, sys; from pathlib import Path; from enroll.masterkey import KeyFile\n"
+        "import resource, sys; from pathlib import Path; from sayso.enroll.masterkey import KeyFile\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))\n"
         f"KeyFile(Path(sys.argv[1])).{call}()"
     )

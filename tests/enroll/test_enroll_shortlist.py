@@ -11,15 +11,15 @@ from enroll_samples import MODEL, REQUIRED_S, normalised, recording, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enroll import clock, mirror, table
-from enroll.decision import score
-from enroll.feed import Changes
-from enroll.index import SpeakerIndex
-from enroll.matrix import Matrix
-from enroll.mirror import Mirror
-from enroll.shortlist import Shortlist
-from enroll.store import Store
-from enroll.table import Table
+from sayso.enroll import clock, mirror, table
+from sayso.enroll.decision import score
+from sayso.enroll.feed import Changes
+from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.matrix import Matrix
+from sayso.enroll.mirror import Mirror
+from sayso.enroll.shortlist import Shortlist
+from sayso.enroll.store import Store
+from sayso.enroll.table import Table
 
 DIM, FROM = 64, 40
 

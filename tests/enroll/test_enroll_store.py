@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, normalised, recording, unit
 
-from enroll.errors import (
+from sayso.enroll.errors import (
     EnrollmentNotFound,
     InvalidEmbedding,
     InvalidField,
@@ -17,7 +17,7 @@ from enroll.errors import (
     SpeakerOptedOut,
     TooManyEnrollments,
 )
-from enroll.store import Store
+from sayso.enroll.store import Store
 
 Opener = Callable[..., Store]
 
@@ -256,7 +256,7 @@ def test_a_reopened_store_equals_the_one_before(store: Store, opened: Opener) ->
 
 
 def test_a_speaker_has_so_many_enrolments_and_no_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enroll.store.MAX_ENROLLMENTS", 2)
+    monkeypatch.setattr("sayso.enroll.store.MAX_ENROLLMENTS", 2)
     store.create_speaker("t", "alice")
     for seed in range(2):
         store.add_enrollment("t", "alice", recording(seed, REQUIRED_S), f"e{seed}")

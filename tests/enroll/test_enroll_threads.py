@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from enroll_samples import MODEL, REQUIRED_S, recording, unit
 
-from enroll.errors import SpeakerNotFound
-from enroll.index import index_of
-from enroll.store import Store
+from sayso.enroll.errors import SpeakerNotFound
+from sayso.enroll.index import index_of
+from sayso.enroll.store import Store
 
 ROUNDS = 25
 

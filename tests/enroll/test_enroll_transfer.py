@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from enroll_samples import MODEL, REQUIRED_S, recording
 
-from enroll.store import Store
-from enroll.transfer import export_speakers, import_speakers
+from sayso.enroll.store import Store
+from sayso.enroll.transfer import export_speakers, import_speakers
 
 
 def test_facts_consent_expiry_and_vectors_arrive(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from enroll_samples import normalised, unit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enroll.errors import InvalidEmbedding
-from enroll.vectors import checked_vector, from_blob, mean_direction, to_blob
+from sayso.enroll.errors import InvalidEmbedding
+from sayso.enroll.vectors import checked_vector, from_blob, mean_direction, to_blob
 
 seeds = st.integers(0, 10_000)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluate.trials import TrialList, read_trials
+from sayso.evaluate.trials import TrialList, read_trials
 
 Made = tuple[np.ndarray, TrialList]
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from evaluate.bootstrap import speaker_bootstrap
-from evaluate.metrics import eer, min_dcf
-from evaluate.trials import TrialList
+from sayso.evaluate.bootstrap import speaker_bootstrap
+from sayso.evaluate.metrics import eer, min_dcf
+from sayso.evaluate.trials import TrialList
 
 Make = Callable[..., tuple[np.ndarray, TrialList]]
 

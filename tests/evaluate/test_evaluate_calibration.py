@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from evaluate.calibration import false_match_curve, fit_calibration, fit_llr_line
-from evaluate.metrics import cllr, error_rates, min_cllr
-from evaluate.trials import TrialList
+from sayso.evaluate.calibration import false_match_curve, fit_calibration, fit_llr_line
+from sayso.evaluate.metrics import cllr, error_rates, min_cllr
+from sayso.evaluate.trials import TrialList
 
 Make = Callable[..., tuple[np.ndarray, TrialList]]
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
-from evaluate.metrics import cllr, det_curve, eer, error_rates, min_cllr, min_dcf, threshold_at_fmr
+from sayso.evaluate.metrics import cllr, det_curve, eer, error_rates, min_cllr, min_dcf, threshold_at_fmr
 
 # A coarse grid makes ties common; free floats make them rare. Both matter.
 values = st.one_of(st.integers(-4, 4).map(lambda n: n / 4), st.floats(-1, 1, allow_subnormal=False, width=32))

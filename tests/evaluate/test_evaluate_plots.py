@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluate.plots import PlotsUnavailableError, det_plot, score_plot
+from sayso.evaluate.plots import PlotsUnavailableError, det_plot, score_plot
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -42,6 +42,6 @@ def test_without_matplotlib_the_message_names_the_extra(
 def test_the_room_imports_without_matplotlib_or_scipy() -> None:
     program = (
         "import sys; sys.modules.update(dict.fromkeys(['matplotlib', 'scipy', 'torch']));"
-        "import evaluate.plots, evaluate.report, evaluate.calibration"
+        "import sayso.evaluate.plots, sayso.evaluate.report, sayso.evaluate.calibration"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluate.bootstrap import speaker_bootstrap
-from evaluate.calibration import fit_llr_line
-from evaluate.metrics import cllr, eer, error_rates, min_cllr, min_dcf
-from evaluate.report import carried_over, evaluate_scores, halves
-from evaluate.trials import TrialList, read_trials
+from sayso.evaluate.bootstrap import speaker_bootstrap
+from sayso.evaluate.calibration import fit_llr_line
+from sayso.evaluate.metrics import cllr, eer, error_rates, min_cllr, min_dcf
+from sayso.evaluate.report import carried_over, evaluate_scores, halves
+from sayso.evaluate.trials import TrialList, read_trials
 
 Make = Callable[..., tuple[np.ndarray, TrialList]]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluate import trials as module
-from evaluate.trials import TrialListError, read_trials
+from sayso.evaluate import trials as module
+from sayso.evaluate.trials import TrialListError, read_trials
 
 LIST = """1 a/1.wav a/2.wav
 0 a/1.wav b/1.wav

@@ -10,11 +10,11 @@ sys.path.append(str(Path(__file__).parent))  # importlib mode leaves a test's ow
 
 from export_samples import Exported
 
-from export import exporter
-from models.checkpoint import load_checkpoint, save_checkpoint
-from models.frontend import FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
-from runtime.synthesis import synthetic_voice
+from sayso.export import exporter
+from sayso.models.checkpoint import load_checkpoint, save_checkpoint
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
+from sayso.runtime.synthesis import synthetic_voice
 
 TRAINING = {"corpora": ["synthetic"], "recipe": {"name": "tiny", "crops": 3}}
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.network import SpeakerNetwork
-from runtime.card import ModelCard
+from sayso.models.network import SpeakerNetwork
+from sayso.runtime.card import ModelCard
 
 
 @dataclass(frozen=True)

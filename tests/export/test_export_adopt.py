@@ -13,15 +13,15 @@ import torch
 from adopt_samples import campplus, save_onnx
 from onnx import TensorProto, helper
 
-from export import parity
-from export.adopt import adopt_network
-from export.kaldi import KaldiFbank, KaldiOptions, Window
-from export.parity import ParityError, speech_from
-from runtime.audio import Samples
-from runtime.card import read_card
-from runtime.errors import ModelError
-from runtime.session import EmbeddingSession
-from runtime.synthesis import synthetic_voice
+from sayso.export import parity
+from sayso.export.adopt import adopt_network
+from sayso.export.kaldi import KaldiFbank, KaldiOptions, Window
+from sayso.export.parity import ParityError, speech_from
+from sayso.runtime.audio import Samples
+from sayso.runtime.card import read_card
+from sayso.runtime.errors import ModelError
+from sayso.runtime.session import EmbeddingSession
+from sayso.runtime.synthesis import synthetic_voice
 
 POVEY = KaldiOptions()
 
@@ -156,7 +156,7 @@ def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("short_parity")
 def test_a_wrong_join_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features without the pre-emphasis give other vectors, and that is found out."""
-    monkeypatch.setattr("export.kaldi.PRE_EMPHASIS", 0.5)
+    monkeypatch.setattr("sayso.export.kaldi.PRE_EMPHASIS", 0.5)
     with pytest.raises(ParityError, match="not written"):
         adopt_network(tiny(tmp_path / "tiny.onnx"), tmp_path / "out.onnx", "mine", KaldiOptions(24))
     assert not (tmp_path / "out.onnx").exists()

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from export.detector import _toeplitz
-from runtime.speech import _WEIGHTS, DetectorState, SpeechDetector
-from runtime.synthesis import synthetic_voice
+from sayso.export.detector import _toeplitz
+from sayso.runtime.speech import _WEIGHTS, DetectorState, SpeechDetector
+from sayso.runtime.synthesis import synthetic_voice
 
 # What the file as Silero published it says of `heard()`: `[speech_probs, hn, cn]`, one after the other.
 PUBLISHED = np.load(Path(__file__).with_name("silero_published.npy"))

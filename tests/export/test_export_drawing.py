@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from export_samples import Exported
 
-from export.drawing import draw
-from runtime.card import read_card
-from runtime.errors import ModelError
+from sayso.export.drawing import draw
+from sayso.runtime.card import read_card
+from sayso.runtime.errors import ModelError
 
 
 def test_the_card_lists_the_levels_that_were_built(exported: Exported) -> None:

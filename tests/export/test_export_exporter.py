@@ -16,17 +16,17 @@ import pytest
 import torch
 from export_samples import Exported
 
-from export import exporter, parity
-from export.exporter import export_checkpoint
-from export.parity import ParityError
-from models.checkpoint import load_checkpoint
-from models.cost import count_macs, count_parameters
-from models.errors import CheckpointError
-from models.network import SpeakerNetwork
-from runtime.card import ModelCard, read_card
-from runtime.embedder import Embedder
-from runtime.model_file import network_sha256
-from runtime.synthesis import synthetic_voice
+from sayso.export import exporter, parity
+from sayso.export.exporter import export_checkpoint
+from sayso.export.parity import ParityError
+from sayso.models.checkpoint import load_checkpoint
+from sayso.models.cost import count_macs, count_parameters
+from sayso.models.errors import CheckpointError
+from sayso.models.network import SpeakerNetwork
+from sayso.runtime.card import ModelCard, read_card
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.model_file import network_sha256
+from sayso.runtime.synthesis import synthetic_voice
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def test_the_model_needs_no_torch(exported: Exported) -> None:
         for name in ("torch", "onnx", "onnxscript", "safetensors", "models", "export", "train"):
             sys.modules[name] = None  # importing it fails
         from pathlib import Path
-        from runtime.embedder import Embedder
-        from runtime.synthesis import synthetic_voice
+        from sayso.runtime.embedder import Embedder
+        from sayso.runtime.synthesis import synthetic_voice
         with Embedder(Path(sys.argv[1]), provider="cpu", threads=1) as embedder:
             print(json.dumps(embedder.embed(synthetic_voice(3.0)).vector.tolist()))
     """

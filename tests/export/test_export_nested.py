@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from export.graph import to_onnx
-from models.frontend import FrontEndOptions
-from models.nested import VARIANTS
-from models.network import NetworkConfig, SpeakerNetwork
-from runtime.session import EmbeddingSession
-from runtime.synthesis import synthetic_voice
+from sayso.export.graph import to_onnx
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.nested import VARIANTS
+from sayso.models.network import NetworkConfig, SpeakerNetwork
+from sayso.runtime.session import EmbeddingSession
+from sayso.runtime.synthesis import synthetic_voice
 
 SIZES = {"n_mels": 24, "embedding_dim": 16, "channels": [8, 8, 16, 16], "blocks": [1, 1, 1], "fusion": 16}
 STUDY = {"strides": [[2, 2], [2, 2]]}

@@ -8,10 +8,10 @@ import soundfile as sf
 import torch
 from export_samples import Exported
 
-from export.exporter import in_torch
-from export.parity import measure, speech_from
-from runtime.session import EmbeddingSession
-from runtime.synthesis import synthetic_voice
+from sayso.export.exporter import in_torch
+from sayso.export.parity import measure, speech_from
+from sayso.runtime.session import EmbeddingSession
+from sayso.runtime.synthesis import synthetic_voice
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.77, 3.0, 6.123, 13.0])

@@ -12,15 +12,15 @@ from export_samples import Exported
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from export import precision
-from export.precision import PrecisionError, TrialCheck, export_lower, to_fp16
-from export.quantise import folded, to_int8
-from runtime.card import Calibration, ModelCard, calibration_from, read_card, with_card
-from runtime.embedder import Embedder
-from runtime.model_file import network_sha256
-from runtime.session import EmbeddingSession
-from runtime.synthesis import synthetic_voice
 from sayso.cli import app
+from sayso.export import precision
+from sayso.export.precision import PrecisionError, TrialCheck, export_lower, to_fp16
+from sayso.export.quantise import folded, to_int8
+from sayso.runtime.card import Calibration, ModelCard, calibration_from, read_card, with_card
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.model_file import network_sha256
+from sayso.runtime.session import EmbeddingSession
+from sayso.runtime.synthesis import synthetic_voice
 
 CALIBRATION: Calibration = calibration_from(
     {
@@ -113,7 +113,7 @@ def front_end(model: bytes) -> list[str]:
 
 
 def test_equalising_changes_nothing_before_anything_is_rounded(exported: Exported) -> None:
-    from export.quantise import _Graph
+    from sayso.export.quantise import _Graph
 
     windows = [voice(n)[None] for n in range(3)]
     graph = _Graph(folded(exported.content))

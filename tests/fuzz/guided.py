@@ -26,12 +26,12 @@ with atheris.instrument_imports(
     from hammer import wrong
     from inprocess import Sent, Service
 
-    from runtime.audio import decode
-    from runtime.card import CARD_KEY, read_card
-    from runtime.errors import InputError, ModelError
-    from runtime.live import ENCODINGS, LiveRecording
-    from runtime.model_file import check_self_contained, network_sha256, with_metadata
-    from runtime.speech import SpeechDetector
+    from sayso.runtime.audio import decode
+    from sayso.runtime.card import CARD_KEY, read_card
+    from sayso.runtime.errors import InputError, ModelError
+    from sayso.runtime.live import ENCODINGS, LiveRecording
+    from sayso.runtime.model_file import check_self_contained, network_sha256, with_metadata
+    from sayso.runtime.speech import SpeechDetector
 
 NETWORK = seeds.cards()["network.onnx"]
 

@@ -12,12 +12,12 @@ from typing import Any
 import structlog
 from sounds import encode
 
-from enroll.keys import SCOPES
-from runtime.synthesis import synthetic_voice
-from service.app import create_app
-from service.engine import Engine
-from service.metrics import Metrics
-from service.settings import SHIPPED_MODELS, Settings
+from sayso.enroll.keys import SCOPES
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.app import create_app
+from sayso.service.engine import Engine
+from sayso.service.metrics import Metrics
+from sayso.service.settings import SHIPPED_MODELS, Settings
 
 HANG_S = 30.0
 PROFILE = "49a36324-fc4b-4387-aa06-090cfbf0064f"

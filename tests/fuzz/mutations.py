@@ -14,8 +14,8 @@ from inprocess import PROFILE, Sent, Talk
 from routes import every_route
 from starlette.routing import Route
 
-from runtime.live import ENCODINGS
-from runtime.opus import OggPackets
+from sayso.runtime.live import ENCODINGS
+from sayso.runtime.opus import OggPackets
 
 IDS = ["ann", "bob", "nobody", "", ".", "..", "a/b", "%", "a" * 129, "\x00", "\U0001f600", "ann\n", "é" * 60]
 WORDS = ["", "0", "-1", "1", "5", "100", "1001", "9" * 400, "null", "true", "NaN", "baseline", "nested",

@@ -11,10 +11,10 @@ import numpy as np
 import soundfile as sf
 from runtime_samples import card, toy_network
 
-from runtime.card import with_card
-from runtime.live import ENCODINGS
-from runtime.opus import OggPackets
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.card import with_card
+from sayso.runtime.live import ENCODINGS
+from sayso.runtime.opus import OggPackets
+from sayso.runtime.synthesis import synthetic_voice
 
 FORMATS = {
     "pcm16.wav": (16_000, "WAV", "PCM_16", 1),

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from inprocess import Sent, Service
 
-from runtime.audio import decode
-from runtime.errors import InputError
+from sayso.runtime.audio import decode
+from sayso.runtime.errors import InputError
 
 AUDIO = seeds.audio()
 

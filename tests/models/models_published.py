@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.synthesis import synthetic_voice
 
 
 def waveforms(seconds: float = 1.5, batch: int = 2) -> Tensor:

@@ -17,11 +17,11 @@ from models_published import Published, waveforms
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from models.checkpoint import load_checkpoint, save_checkpoint
-from models.errors import CheckpointError
-from models.frontend import FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
-from models.voxceleb_trainer import network_from
+from sayso.models.checkpoint import load_checkpoint, save_checkpoint
+from sayso.models.errors import CheckpointError
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
+from sayso.models.voxceleb_trainer import network_from
 
 Saved = Callable[..., Path]
 OPTIONS = {

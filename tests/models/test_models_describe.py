@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from models.cost import count_macs, count_parameters
-from models.describe import describe
-from models.frontend import FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
+from sayso.models.cost import count_macs, count_parameters
+from sayso.models.describe import describe
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
 
 
 def network(architecture: str, n_mels: int, **options: object) -> SpeakerNetwork:

@@ -10,7 +10,7 @@ from models_published import PreEmphasis, Spectrogram, htk_triangles, waveforms
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.frontend import FrontEndOptions, LogMel, mel_filterbank
+from sayso.models.frontend import FrontEndOptions, LogMel, mel_filterbank
 
 
 def reference(waveform: Tensor, n_mels: int = 40, window: str = "hamming") -> Tensor:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.frontend import FrontEndOptions
-from models.nested import VARIANTS, NestedOptions, NestedSpeakerNet, study_options
-from models.network import NetworkConfig, SpeakerNetwork
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.nested import VARIANTS, NestedOptions, NestedSpeakerNet, study_options
+from sayso.models.network import NetworkConfig, SpeakerNetwork
 
 SMALL = NestedOptions(
     n_mels=24,

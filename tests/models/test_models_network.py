@@ -6,9 +6,9 @@ import pytest
 import torch
 from models_published import waveforms
 
-from models.cost import count_macs, count_parameters
-from models.frontend import FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
+from sayso.models.cost import count_macs, count_parameters
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
 
 
 def built(n_mels: int = 40, **options: Any) -> SpeakerNetwork:

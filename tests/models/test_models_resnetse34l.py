@@ -5,10 +5,10 @@ import torch
 from models_published import Published
 from torch import nn
 
-from models.frontend import FrontEndOptions
-from models.network import NetworkConfig, SpeakerNetwork
-from models.pooling import AttentivePooling
-from models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
+from sayso.models.frontend import FrontEndOptions
+from sayso.models.network import NetworkConfig, SpeakerNetwork
+from sayso.models.pooling import AttentivePooling
+from sayso.models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
 
 RENAMED = {
     "sap_linear.weight": "pooling.linear.weight",

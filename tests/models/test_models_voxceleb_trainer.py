@@ -11,9 +11,9 @@ import torch
 from models_published import Published, waveforms
 from torch import Tensor, nn
 
-from models.checkpoint import load_checkpoint
-from models.errors import CheckpointError
-from models.voxceleb_trainer import network_from
+from sayso.models.checkpoint import load_checkpoint
+from sayso.models.errors import CheckpointError
+from sayso.models.voxceleb_trainer import network_from
 
 State = dict[str, Tensor]
 Saved = Callable[..., Path]

@@ -9,7 +9,7 @@ sys.path.append(str(Path(__file__).parent))  # importlib mode leaves a test's ow
 
 from runtime_samples import toy_model
 
-from runtime.speech import SpeechDetector
+from sayso.runtime.speech import SpeechDetector
 
 
 @pytest.fixture(scope="session")

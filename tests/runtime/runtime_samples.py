@@ -9,8 +9,8 @@ import onnx
 import soundfile as sf
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.audio import SAMPLE_RATE, Recording
-from runtime.card import FrontEnd, ModelCard, Parity, Source, with_card
+from sayso.runtime.audio import SAMPLE_RATE, Recording
+from sayso.runtime.card import FrontEnd, ModelCard, Parity, Source, with_card
 
 DIM = 8
 

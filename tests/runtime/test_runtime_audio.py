@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_samples import encode
 
-from runtime import audio
-from runtime.audio import Recording, decode
-from runtime.errors import (
+from sayso.runtime import audio
+from sayso.runtime.audio import Recording, decode
+from sayso.runtime.errors import (
     AudioOverCompressed,
     AudioTooLong,
     EmptyAudio,
@@ -24,7 +24,7 @@ from runtime.errors import (
     UndecodableAudio,
     UnsupportedSampleRate,
 )
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.synthesis import synthetic_voice
 
 LIMIT_S = 60.0
 VOICE = synthetic_voice(1.5)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from runtime_samples import DIM, toy_network
 
-from runtime.batcher import Batched, Batcher
-from runtime.errors import EmbeddingFailed, Overloaded
-from runtime.session import EmbeddingSession
+from sayso.runtime.batcher import Batched, Batcher
+from sayso.runtime.errors import EmbeddingFailed, Overloaded
+from sayso.runtime.session import EmbeddingSession
 
 POISON = 666.0
 SECONDS = 20  # far beyond what any wait here takes

@@ -10,12 +10,12 @@ import onnxruntime as ort
 import pytest
 from runtime_samples import DIM, toy_network
 
-from runtime.batcher import Batcher
-from runtime.buckets import SIZES, Buckets
-from runtime.embedder import Embedder
-from runtime.errors import ProviderError
-from runtime.session import CPU, CUDA, EmbeddingSession, Provider, cuda_options, tensorrt_options
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.batcher import Batcher
+from sayso.runtime.buckets import SIZES, Buckets
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.errors import ProviderError
+from sayso.runtime.session import CPU, CUDA, EmbeddingSession, Provider, cuda_options, tensorrt_options
+from sayso.runtime.synthesis import synthetic_voice
 
 WEIGHTS = Path("runtime/weights")
 WINDOW = 4_000
@@ -118,7 +118,7 @@ def test_whole_windows_are_for_the_gpu_and_shorter_ones_for_the_cpu(
     speeches = [synthetic_voice(seconds) for seconds in (1.7, 3.0, 2.2, 7.5, 2.9)]
     with Embedder(model_path, provider="cpu", threads=1) as plain:
         expected = [plain.embed(speech) for speech in speeches]
-    monkeypatch.setattr("runtime.embedder.EmbeddingSession", OnCpu)
+    monkeypatch.setattr("sayso.runtime.embedder.EmbeddingSession", OnCpu)
     with Embedder(model_path, provider="cuda") as embedder, ThreadPoolExecutor(5) as pool:
         assert embedder.provider == CUDA
         for _ in range(3):

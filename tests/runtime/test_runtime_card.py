@@ -9,9 +9,17 @@ from typing import Any
 import pytest
 from runtime_samples import card, toy_model, toy_network
 
-from runtime.card import CARD_KEY, Calibration, ModelCard, calibration_from, read_card, with_card, write_card
-from runtime.errors import ModelError
-from runtime.model_file import metadata, network_sha256, with_metadata
+from sayso.runtime.card import (
+    CARD_KEY,
+    Calibration,
+    ModelCard,
+    calibration_from,
+    read_card,
+    with_card,
+    write_card,
+)
+from sayso.runtime.errors import ModelError
+from sayso.runtime.model_file import metadata, network_sha256, with_metadata
 
 CALIBRATION: dict[str, Any] = {
     "trials": {"name": "dev.trials", "sha256": "d" * 64, "targets": 10, "nontargets": 90, "speakers": 5},

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_samples import DIM, card, toy_model, toy_network
 
-from runtime.card import write_card
-from runtime.embedder import Embedder
-from runtime.errors import EmbeddingFailed, ModelError, Overloaded
-from runtime.session import CPU, EmbeddingSession
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.card import write_card
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.errors import EmbeddingFailed, ModelError, Overloaded
+from sayso.runtime.session import CPU, EmbeddingSession
+from sayso.runtime.synthesis import synthetic_voice
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The exception tree keeps its promises to whoever maps it to answers."""
 
-from runtime import errors
-from runtime.errors import RuntimeFault
+from sayso.runtime import errors
+from sayso.runtime.errors import RuntimeFault
 
 
 def tree(base: type[RuntimeFault]) -> list[type[RuntimeFault]]:

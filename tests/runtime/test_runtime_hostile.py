@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from runtime_samples import card, toy_model, toy_network
 
-from runtime.card import CARD_KEY, read_card, with_card
-from runtime.embedder import Embedder
-from runtime.errors import ModelError
-from runtime.model_file import check_self_contained, with_metadata
-from service.settings import SHIPPED_MODELS
+from sayso.runtime.card import CARD_KEY, read_card, with_card
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.errors import ModelError
+from sayso.runtime.model_file import check_self_contained, with_metadata
+from sayso.service.settings import SHIPPED_MODELS
 
 MODEL = toy_model()
 FILTERS = np.zeros((8, 1, 400), np.float32)

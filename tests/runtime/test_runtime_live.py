@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from sounds import encode
 
-from runtime.audio import decode
-from runtime.errors import UndecodableAudio, UnsupportedSampleRate
-from runtime.live import LiveRecording
-from runtime.opus import OggPackets, packet_samples
-from runtime.speech import SpeechDetector
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.audio import decode
+from sayso.runtime.errors import UndecodableAudio, UnsupportedSampleRate
+from sayso.runtime.live import LiveRecording
+from sayso.runtime.opus import OggPackets, packet_samples
+from sayso.runtime.speech import SpeechDetector
+from sayso.runtime.synthesis import synthetic_voice
 
 VOICE = synthetic_voice(7.3)
 

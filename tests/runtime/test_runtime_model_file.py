@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_samples import toy_network
 
-from runtime.model_file import metadata, network_sha256, with_metadata
+from sayso.runtime.model_file import metadata, network_sha256, with_metadata
 
 NETWORK = toy_network()
 texts = st.text(max_size=200)

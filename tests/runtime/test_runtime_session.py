@@ -9,9 +9,9 @@ import onnxruntime as ort
 import pytest
 from runtime_samples import DIM, toy_network
 
-from runtime import session
-from runtime.errors import ModelError, ProviderError
-from runtime.session import CPU, CUDA, EmbeddingSession, available_cores
+from sayso.runtime import session
+from sayso.runtime.errors import ModelError, ProviderError
+from sayso.runtime.session import CPU, CUDA, EmbeddingSession, available_cores
 
 try:
     EmbeddingSession(toy_network(), "toy", provider="cuda")

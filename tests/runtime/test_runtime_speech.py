@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_samples import recording
 
-from runtime.errors import QualityError, TooClipped, TooLittleSpeech, TooNoisy
-from runtime.speech import FRAME, QualityLimits, SpeechDetector, SpeechReport
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.errors import QualityError, TooClipped, TooLittleSpeech, TooNoisy
+from sayso.runtime.speech import FRAME, QualityLimits, SpeechDetector, SpeechReport
+from sayso.runtime.synthesis import synthetic_voice
 
 REPORT = SpeechReport(
     duration_s=5.0, net_speech_s=3.5, snr_db=18.0, clipping=0.001, sample_rate=48_000, warnings=()

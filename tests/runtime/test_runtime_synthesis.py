@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.synthesis import synthetic_voice
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 3.0, 10.1])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.windows import MAX_WINDOWS, cut
+from sayso.runtime.windows import MAX_WINDOWS, cut
 
 
 @pytest.mark.parametrize(

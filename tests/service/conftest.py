@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from enroll.keys import SCOPES
-from service.app import create_app
-from service.engine import Engine
-from service.metrics import Metrics
-from service.settings import SHIPPED_MODELS, Settings
+from sayso.enroll.keys import SCOPES
+from sayso.service.app import create_app
+from sayso.service.engine import Engine
+from sayso.service.metrics import Metrics
+from sayso.service.settings import SHIPPED_MODELS, Settings
 
 BASELINE = SHIPPED_MODELS / "baseline.onnx"
 

@@ -11,8 +11,8 @@ from sounds import voice_of
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
-from enroll.keys import SCOPES
-from service.streaming import Start
+from sayso.enroll.keys import SCOPES
+from sayso.service.streaming import Start
 
 # What each call needs. A route that is missing here fails the first test.
 NEEDED = {
@@ -276,7 +276,7 @@ def test_a_rotated_key_works_until_its_successor_has_taken_over(
     for key in (text, successor):
         assert service.get("/v1/speakers", key=key).status_code == 200
     later = datetime.now(UTC) + timedelta(hours=1, seconds=1)
-    monkeypatch.setattr("enroll.clock.now", lambda: later)
+    monkeypatch.setattr("sayso.enroll.clock.now", lambda: later)
     assert service.get("/v1/speakers", key=text).status_code == 401
     assert service.get("/v1/speakers", key=successor).status_code == 200
 

@@ -31,7 +31,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at = datetime.now(UTC).replace(microsecond=0)  # as precise as what is kept
-        monkeypatch.setattr("enroll.clock.now", lambda: self.at)
+        monkeypatch.setattr("sayso.enroll.clock.now", lambda: self.at)
 
     def wait(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
@@ -191,7 +191,7 @@ def test_a_deleted_enrolment_is_forgotten_with_its_recording(service: Any) -> No
 
 
 def test_used_recordings_are_bounded(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enroll.attempts.KEPT_PER_SPEAKER", 3)
+    monkeypatch.setattr("sayso.enroll.attempts.KEPT_PER_SPEAKER", 3)
     clock = Clock(monkeypatch)
     service.post("/v1/speakers", json={"id": "ann"})
     limits = service.engine.settings.attempt_limits

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from sounds import encode, voice_of
 
-from runtime.synthesis import synthetic_voice
-from service.errors import ServiceError
-from service.limits import BodyBudget, RateLimits
-from service.middleware import MAX_JSON_BYTES, _Body
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.errors import ServiceError
+from sayso.service.limits import BodyBudget, RateLimits
+from sayso.service.middleware import MAX_JSON_BYTES, _Body
 
 JSON = {"Content-Type": "application/json"}
 ID = "x" * (MAX_JSON_BYTES + 1)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service import schemas
+from sayso.service import schemas
 
 
 def test_every_example_fits_its_schema() -> None:

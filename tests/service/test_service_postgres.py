@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pgserver import MASTER_KEY, Server, serving
 
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.synthesis import synthetic_voice
 
 RECOVERY_S = 30.0
 

@@ -14,8 +14,8 @@ import pytest
 from process import Server
 from sounds import voice_of
 
-from enroll.store import Store
-from enroll.types import NewEnrollment
+from sayso.enroll.store import Store
+from sayso.enroll.types import NewEnrollment
 
 TEN = 10
 

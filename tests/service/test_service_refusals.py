@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from sounds import encode
 
-from enroll.keys import SCOPES
-from runtime.card import ModelCard, read_card, with_card
-from runtime.synthesis import synthetic_voice
-from service.settings import SHIPPED_MODELS
+from sayso.enroll.keys import SCOPES
+from sayso.runtime.card import ModelCard, read_card, with_card
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.settings import SHIPPED_MODELS
 
 RATE = 16_000
 SPEECH = synthetic_voice(4.0, 165.0, 1.08)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings
+from sayso.service.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 

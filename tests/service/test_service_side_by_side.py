@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sounds import voice_of
 
-from service.settings import SHIPPED_MODELS
+from sayso.service.settings import SHIPPED_MODELS
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 from process import Server
 from sounds import voice_of
 
-from enroll import clock
-from enroll.keys import SCOPES
-from service.settings import SHIPPED_MODELS, Settings
-from service.upkeep import reembed
+from sayso.enroll import clock
+from sayso.enroll.keys import SCOPES
+from sayso.service.settings import SHIPPED_MODELS, Settings
+from sayso.service.upkeep import reembed
 
 BOTH = {name: SHIPPED_MODELS / f"{name}.onnx" for name in ("baseline", "nested")}
 ONE = {"baseline": BOTH["baseline"]}

@@ -8,11 +8,11 @@ import pytest
 from sounds import voice_of
 from starlette.requests import ClientDisconnect
 
-from runtime.errors import Overloaded, TookTooLong
-from runtime.session import available_cores
-from service.call import Call
-from service.engine import PLACES_PER_CORE
-from service.work import Admission
+from sayso.runtime.errors import Overloaded, TookTooLong
+from sayso.runtime.session import available_cores
+from sayso.service.call import Call
+from sayso.service.engine import PLACES_PER_CORE
+from sayso.service.work import Admission
 
 
 def test_calls_take_turns_in_the_order_they_came() -> None:

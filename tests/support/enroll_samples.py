@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from enroll.types import NewEnrollment, Vector
+from sayso.enroll.types import NewEnrollment, Vector
 
 MODEL = "a" * 64
 OTHER_MODEL = "b" * 64

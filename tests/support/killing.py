@@ -31,10 +31,10 @@ from pathlib import Path
 import numpy as np
 from enroll_samples import MODEL, REQUIRED_S, normalised, recording, unit
 
-from enroll.errors import EnrollError
-from enroll.index import SpeakerIndex
-from enroll.masterkey import KeyFile
-from enroll.store import Store
+from sayso.enroll.errors import EnrollError
+from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.masterkey import KeyFile
+from sayso.enroll.store import Store
 
 # A speaker's name and the ids of their enrolments; None where there is no such speaker.
 State = tuple[str | None, frozenset[str]] | None
@@ -303,7 +303,7 @@ def kill_many(kills: int, seed: int, folder: Path, disk: str | None = None) -> t
     chance, ledger, wrong = random.Random(seed), Ledger(), list[str]()
     with Faults(disk, folder) as faults:
         context = get_context("forkserver")
-        context.set_forkserver_preload(["enroll.store", "enroll.index", "enroll_samples"])
+        context.set_forkserver_preload(["sayso.enroll.store", "sayso.enroll.index", "enroll_samples"])
         path = faults.data / "sayso.db"
         head: tuple[int, str] | None = None
         with Store(path, REQUIRED_S):

@@ -18,7 +18,7 @@ import httpx2
 from process import Server
 from tools import tool
 
-from service.settings import SHIPPED_MODELS
+from sayso.service.settings import SHIPPED_MODELS
 
 DOCKER = Path(__file__).parents[2] / "docker"
 KEY = "sayso_key_of_the_cluster_tests"

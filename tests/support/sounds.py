@@ -5,7 +5,7 @@ import io
 import numpy as np
 import soundfile as sf
 
-from runtime.synthesis import synthetic_voice
+from sayso.runtime.synthesis import synthetic_voice
 
 # Pitch in Hz and vocal tract scale of four synthetic speakers.
 SPEAKERS = {"ann": (205.0, 1.16), "bob": (120.0, 1.0), "cat": (165.0, 1.08), "dan": (145.0, 1.04)}

@@ -9,11 +9,11 @@ sys.path.append(str(Path(__file__).parent))  # importlib mode leaves a test's ow
 
 from train_samples import Corpus, make_corpus, recipe
 
-from evaluate.trials import read_trials
-from train.features import FeatureStore, cache_features
-from train.manifest import Manifest
-from train.teacher import Teacher
-from train.trainer import TrainingData
+from sayso.evaluate.trials import read_trials
+from sayso.train.features import FeatureStore, cache_features
+from sayso.train.manifest import Manifest
+from sayso.train.teacher import Teacher
+from sayso.train.trainer import TrainingData
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.augment import spec_augment
+from sayso.train.augment import spec_augment
 
 
 def masked(seed: int = 0, freq: int = 5, time: int = 20, masks: int = 2, mels: int = 40) -> torch.Tensor:

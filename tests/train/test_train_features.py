@@ -11,12 +11,12 @@ import soxr
 import torch
 from train_samples import Corpus
 
-from models.frontend import FrontEndOptions, LogMel
-from runtime.synthesis import synthetic_voice
-from train import features as module
-from train.features import Features, FeatureStore, cache_features, seconds_to_frames
-from train.manifest import DataError, Manifest
-from train.waveform import Copy
+from sayso.models.frontend import FrontEndOptions, LogMel
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.train import features as module
+from sayso.train.features import Features, FeatureStore, cache_features, seconds_to_frames
+from sayso.train.manifest import DataError, Manifest
+from sayso.train.waveform import Copy
 
 HEADER = "path,speaker,split\n"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from train.losses import AAMSoftmax, AngularPrototypical, TeacherLoss
+from sayso.train.losses import AAMSoftmax, AngularPrototypical, TeacherLoss
 
 
 def aam(speakers: int = 5, dim: int = 8, scale: float = 30.0, seed: int = 0) -> AAMSoftmax:

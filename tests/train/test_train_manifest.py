@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from train.manifest import DataError, Manifest
+from sayso.train.manifest import DataError, Manifest
 
 HEADER = "path,speaker,split\n"
 

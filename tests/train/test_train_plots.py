@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from train.plots import draw_journals
+from sayso.train.plots import draw_journals
 
 
 def journal(path: Path, epochs: int, stopped: bool = False, gates: bool = False) -> Path:

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from train_samples import RECIPE, recipe
 
-from models.network import SpeakerNetwork
-from train import recipe as module
-from train.recipe import Recipe, RecipeError
+from sayso.models.network import SpeakerNetwork
+from sayso.train import recipe as module
+from sayso.train.recipe import Recipe, RecipeError
 
 SHIPPED = sorted(Path(module.__file__).with_name("recipes").rglob("*.yaml"))
 

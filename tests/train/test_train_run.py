@@ -8,15 +8,15 @@ import pytest
 import torch
 from train_samples import RECIPE, Corpus
 
-from evaluate.trials import TrialListError
-from models.checkpoint import load_checkpoint
-from models.errors import CheckpointError
-from runtime.synthesis import synthetic_voice
-from train import run
-from train.features import FeatureStore
-from train.manifest import DataError
-from train.recipe import RecipeError
-from train.run import Prepared
+from sayso.evaluate.trials import TrialListError
+from sayso.models.checkpoint import load_checkpoint
+from sayso.models.errors import CheckpointError
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.train import run
+from sayso.train.features import FeatureStore
+from sayso.train.manifest import DataError
+from sayso.train.recipe import RecipeError
+from sayso.train.run import Prepared
 
 
 @pytest.fixture

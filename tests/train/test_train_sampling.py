@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from train.features import Features
-from train.sampling import CropSampler, Prefetcher
-from train.waveform import Copy
+from sayso.train.features import Features
+from sayso.train.sampling import CropSampler, Prefetcher
+from sayso.train.waveform import Copy
 
 LENGTHS = [100, 50, 50, 10, 400, 7]  # frames
 SPEAKERS = np.array([0, 0, 1, 1, 2])

@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto, helper
 from train_samples import Corpus
 
-from models.kaldi import kaldi_fbank
-from train.manifest import DataError, Manifest
-from train.objective import centred
-from train.teacher import Teacher, embed_recordings
-from train.waveform import change_speed, read_recording
+from sayso.models.kaldi import kaldi_fbank
+from sayso.train.manifest import DataError, Manifest
+from sayso.train.objective import centred
+from sayso.train.teacher import Teacher, embed_recordings
+from sayso.train.waveform import change_speed, read_recording
 
 
 def network(path: Path, shape: list[str | int], axes: list[int]) -> Path:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from train_samples import TRAIN, recipe
 
-from train.features import Features, FeatureStore
-from train.recipe import RecipeError
-from train.teacher import Teacher
-from train.trainer import NonFiniteLoss, Trainer, TrainingData
+from sayso.train.features import Features, FeatureStore
+from sayso.train.recipe import RecipeError
+from sayso.train.teacher import Teacher
+from sayso.train.trainer import NonFiniteLoss, Trainer, TrainingData
 
 Facts = dict[str, float]
 

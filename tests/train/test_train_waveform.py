@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from runtime.synthesis import synthetic_voice
-from train.manifest import DataError
-from train.waveform import (
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.train.manifest import DataError
+from sayso.train.waveform import (
     augment,
     babble,
     change_level,

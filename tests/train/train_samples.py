@@ -9,8 +9,8 @@ import numpy as np
 import soundfile as sf
 import yaml
 
-from runtime.synthesis import synthetic_voice
-from train.recipe import Recipe
+from sayso.runtime.synthesis import synthetic_voice
+from sayso.train.recipe import Recipe
 
 RECIPE: dict[str, Any] = {
     "name": "tiny",
