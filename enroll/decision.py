@@ -1,63 +1,85 @@
-"""From a score to a decision. Pure functions: no store, no clock, no settings.
+"""From evidence to a decision. Pure functions: no store, no clock, no settings.
 
-A score is a cosine in [-1, 1]; an LLR is in nats (natural logarithm). Thresholds come from calibration.
+A score is a cosine in [-1, 1]. An LLR is a log-likelihood ratio in nats (natural logarithm). A calibrated
+model decides by its LLR; a threshold that somebody set on purpose is one on the score.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
+from sayso.domain.evidence import LlrModel, Side
+from sayso.enroll.cohort import Cohort
 from sayso.enroll.errors import InvalidEmbedding
-from sayso.enroll.types import Candidate, Vector
+from sayso.enroll.types import Template, Vector
 
 VerifyDecision = Literal["accept", "reject", "inconclusive"]
 IdentifyDecision = Literal["match", "no_match", "ambiguous", "inconclusive"]
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
-    """A named threshold and the error rates it had where it was set (None where nobody measured them)."""
+class Evidence:
+    """What speaks for one speaker in a comparison.
+
+    `llr` is None for a model without calibration. `cohort` is the number of the tenant's templates that it was
+    centred on. `outside` names the conditions that the calibration has not seen, so that its error rates do not
+    hold: `probe_speech`, `template_speech`, `band`.
+    """
+
+    score: float
+    llr: float | None
+    cohort: int = 0
+    outside: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.score) or not math.isfinite(self.llr or 0.0):
+            raise ValueError("a score and an LLR must be finite")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where to decide: on the LLR, or on the score where `on_score`. The error rates are those it had where it
+    was set, None where nobody measured them."""
 
     name: str
-    threshold: float
+    value: float
     fmr: float | None
     fnmr: float | None
     source: str
+    on_score: bool = False
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How one model's scores are judged.
+    """How one model's evidence is judged.
 
-    `llr_slope` (above 0) and `llr_offset` are the calibration line, both None for an uncalibrated model:
-    then there are no LLRs and nothing is inconclusive. A doubtful recording whose LLR is less than
-    `inconclusive_llr` nats from the threshold's decides nothing.
+    `model` turns evidence into LLRs; None for an uncalibrated model, which decides by a score's threshold. A
+    doubtful recording whose LLR is less than `inconclusive_llr` nats from the threshold decides nothing.
     """
 
-    operating_point: OperatingPoint
-    llr_slope: float | None
-    llr_offset: float | None
+    threshold: Threshold
+    model: LlrModel | None
     inconclusive_llr: float = 1.0
 
     def __post_init__(self) -> None:
-        if (self.llr_slope is None) != (self.llr_offset is None):
-            raise ValueError("llr_slope and llr_offset go together")
-        if self.llr_slope is not None and not self.llr_slope > 0:
-            raise ValueError("llr_slope must be above 0: a higher score speaks for the same speaker")
+        if self.model is None and not self.threshold.on_score:
+            raise ValueError("a threshold on the LLR needs a calibrated model")
 
-    def llr(self, score: float) -> float | None:
-        """Return the calibrated LLR of a score in nats."""
-        if self.llr_slope is None or self.llr_offset is None:
-            return None
-        return self.llr_slope * score + self.llr_offset
+    def lead(self, evidence: Evidence, threshold: float) -> float:
+        """How far the evidence lies above a threshold: in nats, or in score where that is what decides."""
+        if self.threshold.on_score or evidence.llr is None:
+            return evidence.score - threshold
+        return evidence.llr - threshold
 
-    def near(self, score: float, threshold: float) -> bool:
+    def near(self, evidence: Evidence, threshold: float) -> bool:
         """Tell whether a doubtful recording could have fallen on the other side of the threshold."""
-        return self.llr_slope is not None and self.llr_slope * abs(score - threshold) < self.inconclusive_llr
+        if self.model is None:
+            return False
+        nats_per_unit = self.model.slope if self.threshold.on_score else 1.0
+        return nats_per_unit * abs(self.lead(evidence, threshold)) < self.inconclusive_llr
 
 
 @dataclass(frozen=True)
@@ -66,68 +88,30 @@ class Decision:
 
     decision: VerifyDecision
     reason: str | None
-    score: float
-    llr: float | None
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class RankedCandidate:
+    """A speaker whom a search compared, with the evidence."""
+
+    speaker_id: str
+    evidence: Evidence
 
 
 @dataclass(frozen=True)
 class Identification:
-    """An identification: the best candidate's score and LLR, and its lead over the second.
+    """An identification: the best candidate's evidence, and its lead over the second.
 
-    `speaker_id` is None unless the decision is `match`; `margin` is None with fewer than two candidates.
+    `speaker_id` is None unless the decision is `match`. `margin` is in nats, in score where that decides, and
+    None with fewer than two candidates.
     """
 
     decision: IdentifyDecision
     reason: str | None
     speaker_id: str | None
-    score: float | None
-    llr: float | None
+    evidence: Evidence | None
     margin: float | None
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """A threshold read off a curve; `extrapolated` when fewer trials than that rate needs were measured."""
-
-    threshold: float
-    extrapolated: bool
-
-
-@dataclass(frozen=True)
-class FalseMatchCurve:
-    """A model's false match rate by threshold: `fmr` falls strictly, `threshold` never falls.
-
-    Below its last rate the curve goes on as an exponential tail: each factor e fewer false matches costs
-    `tail_scale` of score. Raises ValueError for tables that are no such curve.
-    """
-
-    fmr: tuple[float, ...]
-    threshold: tuple[float, ...]
-    tail_scale: float
-
-    def __post_init__(self) -> None:
-        if not self.fmr or len(self.fmr) != len(self.threshold):
-            raise ValueError("fmr and threshold need the same number of entries, one or more")
-        if not (self.fmr[-1] > 0 and self.fmr[0] <= 1 and all(a > b for a, b in pairwise(self.fmr))):
-            raise ValueError("fmr must fall strictly, within (0, 1]")
-        if not all(a <= b for a, b in pairwise(self.threshold)) or not self.threshold[-1] <= 1:
-            raise ValueError("threshold must never fall and end at 1 or below")
-        if not self.tail_scale > 0:
-            raise ValueError("tail_scale must be above 0")
-
-    def threshold_for(self, fmr: float) -> CurvePoint:
-        """Return the threshold for a per-comparison false match rate in (0, 1].
-
-        Linear in ln(fmr) inside the table, the tail beyond it (at most 1.0), and the lowest threshold for
-        rates above the table.
-        """
-        if not 0 < fmr <= 1:
-            raise ValueError(f"a false match rate is in (0, 1], not {fmr}")
-        if fmr < self.fmr[-1]:
-            tail = self.threshold[-1] + self.tail_scale * math.log(self.fmr[-1] / fmr)
-            return CurvePoint(min(1.0, tail), extrapolated=True)
-        falling = -np.log(self.fmr)
-        return CurvePoint(float(np.interp(-math.log(fmr), falling, self.threshold)), extrapolated=False)
 
 
 def score(a: Vector, b: Vector) -> float:
@@ -137,36 +121,48 @@ def score(a: Vector, b: Vector) -> float:
     return float(np.clip(np.dot(a.astype(np.float64), b.astype(np.float64)), -1.0, 1.0))
 
 
-def decide_verify(score: float, policy: Policy, doubtful: Sequence[str]) -> Decision:
+def weigh(
+    template: Template,
+    probe: Vector,
+    probe_side: Side,
+    model: LlrModel | None,
+    cohort: Cohort,
+    speaker_id: str | None,
+) -> Evidence:
+    """The evidence that `probe` `[dim]` is of the template's speaker, beside the tenant's other templates.
+
+    `speaker_id` names whose template it is, so that the cohort is without them; None if it is nobody's who is
+    enrolled. Raises InvalidEmbedding when the shapes differ.
+    """
+    plain = score(template.vector, probe)
+    if model is None:
+        return Evidence(plain, None)
+    outside = model.conditions.outside(template.side, probe_side) if model.conditions else ()
+    if not model.centres:
+        return Evidence(plain, model.llr(template.vector, probe, template.side, probe_side), outside=outside)
+    difference, count = cohort.without(speaker_id, template, model)
+    llr = model.llr(template.vector, probe, template.side, probe_side, difference, count)
+    return Evidence(plain, llr, count, outside)
+
+
+def decide_verify(evidence: Evidence, policy: Policy, doubtful: Sequence[str]) -> Decision:
     """Accept at or above the threshold; a doubtful recording near it is inconclusive.
 
     `doubtful` names what is wrong with the recording (`short_speech`, `noisy`, ...), the weightiest first.
     """
-    _check(score)
-    threshold = policy.operating_point.threshold
-    if doubtful and policy.near(score, threshold):
-        return Decision("inconclusive", doubtful[0], score, policy.llr(score))
-    return Decision("accept" if score >= threshold else "reject", None, score, policy.llr(score))
+    threshold = policy.threshold.value
+    if doubtful and policy.near(evidence, threshold):
+        return Decision("inconclusive", doubtful[0], evidence)
+    return Decision("accept" if policy.lead(evidence, threshold) >= 0 else "reject", None, evidence)
 
 
-def comparison_fmr(fpir: float, searched: int) -> float:
-    """Return the FMR of one comparison at which `searched` of them together have this FPIR."""
-    # expm1 and log1p keep the digits that 1 - (1 - x) would lose for a large N
-    return -math.expm1(math.log1p(-fpir) / max(1, searched))
-
-
-def identify_threshold(curve: FalseMatchCurve, fpir: float, searched: int) -> CurvePoint:
-    """Return the threshold at which a stranger matches anybody of `searched` with probability `fpir`.
-
-    Each comparison may err at 1 - (1 - FPIR)^(1/N). An empty search is judged as one of a single speaker.
-    """
-    if not 0 < fpir < 1:
-        raise ValueError(f"a false-positive identification rate is in (0, 1), not {fpir}")
-    return curve.threshold_for(comparison_fmr(fpir, searched))
+def ranked(candidates: Sequence[RankedCandidate], policy: Policy) -> list[RankedCandidate]:
+    """The candidates in order of what decides, the best first; equal ones by id."""
+    return sorted(candidates, key=lambda c: (-policy.lead(c.evidence, 0.0), c.speaker_id))
 
 
 def decide_identify(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[RankedCandidate],
     threshold: float,
     margin: float,
     policy: Policy,
@@ -174,26 +170,23 @@ def decide_identify(
 ) -> Identification:
     """Judge the candidates of a search, given best first and two or more where there are as many.
 
-    A doubtful recording near the threshold is `inconclusive`, a best below the threshold `no_match`, a
-    second less than `margin` (cosine) behind the best `ambiguous`, wherever it stands itself.
+    A doubtful recording near the threshold is `inconclusive`, a best below the threshold `no_match`, a second
+    less than `margin` behind the best `ambiguous`, wherever it stands itself. `margin` is in nats, or in score
+    where that decides.
     """
     if not candidates:
-        return Identification("no_match", "no_candidates", None, None, None, None)
-    best = candidates[0]
-    _check(best.score)
-    lead = best.score - candidates[1].score if len(candidates) > 1 else None
+        return Identification("no_match", "no_candidates", None, None, None)
+    best = candidates[0].evidence
+    lead = None
+    if len(candidates) > 1:
+        lead = policy.lead(best, 0.0) - policy.lead(candidates[1].evidence, 0.0)
     decision: IdentifyDecision = "match"
     reason = None
-    if doubtful and policy.near(best.score, threshold):
+    if doubtful and policy.near(best, threshold):
         decision, reason = "inconclusive", doubtful[0]
-    elif best.score < threshold:
+    elif policy.lead(best, threshold) < 0:
         decision = "no_match"
     elif lead is not None and lead < margin:
         decision, reason = "ambiguous", "small_margin"
-    speaker_id = best.speaker_id if decision == "match" else None
-    return Identification(decision, reason, speaker_id, best.score, policy.llr(best.score), lead)
-
-
-def _check(score: float) -> None:
-    if not math.isfinite(score):
-        raise ValueError("a score must be finite")
+    speaker_id = candidates[0].speaker_id if decision == "match" else None
+    return Identification(decision, reason, speaker_id, best, lead)

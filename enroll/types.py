@@ -7,6 +7,8 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sayso.domain.evidence import Band, Side
+
 Vector = npt.NDArray[np.float32]  # [dim]
 Vectors = npt.NDArray[np.float32]  # [n, dim]
 Status = Literal["enrolling", "enrolled", "opted_out"]
@@ -83,6 +85,12 @@ class Template:
     enrollments: int
     net_speech_s: float
     model_sha256: str
+    band: Band = "wide"
+
+    @property
+    def side(self) -> Side:
+        """What is known of it as one side of a comparison."""
+        return Side(self.net_speech_s, self.enrollments, self.band)
 
 
 @dataclass(frozen=True)

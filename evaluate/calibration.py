@@ -1,23 +1,39 @@
-"""What a model card carries so that a score can be decided on: LLR line, thresholds, false match curve."""
+"""Fits how a model's evidence becomes an LLR, and at which LLRs to decide."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from sayso.evaluate.arrays import FloatArray, checked_scores, checked_trials
-from sayso.evaluate.metrics import cllr, eer, error_rates, min_cllr, threshold_at_fmr
-from sayso.evaluate.trials import TrialIdentity, TrialList
+from sayso.domain.calibration import (
+    Calibration,
+    FalseMatchCurve,
+    Histogram,
+    OperatingPoint,
+    TrialIdentity,
+)
+from sayso.domain.evidence import FEATURES, Conditions, LlrModel, Range
+from sayso.evaluate.arrays import BoolArray, FloatArray, checked_scores, checked_trials
+from sayso.evaluate.metrics import cllr, eer, error_rates, threshold_at_fmr
+from sayso.evaluate.tenants import (
+    TENANT_SIZES,
+    Comparisons,
+    Evidence,
+    balanced,
+    centres,
+    gather,
+    search_rates,
+)
+from sayso.evaluate.trials import TrialList
 
-DECIMALS = 6  # of every stored score and rate
+DECIMALS = 6  # of every stored threshold and rate
 STEPS = 1e6  # so many stored values lie between 0 and 1
 COSINE_SLACK = 1e-3  # a cosine of float32 or float16 vectors may pass 1 by this much
-HISTOGRAM_EDGES = np.linspace(-1.0, 1.0, 81)
+HISTOGRAM_BINS = 80
 
-RIDGE = 1e-6  # on the standardised slope: nothing on overlapping scores, a bound on separated ones
+RIDGE = 1e-4  # on the standardised weights: nothing on overlapping scores, a bound on separated ones
 NEWTON_STEPS = 100
 LOSS_NOISE = 1e-12  # two losses closer than this are equal but for rounding
 
@@ -27,84 +43,13 @@ CURVE_FLOOR_TRIALS = 10  # the curve's lowest FMR still lets this many non-targe
 TAIL_FMR = 0.01  # the tail is fitted to this share of the non-targets,
 TAIL_TRIALS = 100  # and to no fewer than this many of them (in a short list: the highest third)
 
-
-@dataclass(frozen=True)
-class LlrLine:
-    """llr = slope * score + offset, natural log, positive in favour of the same speaker."""
-
-    slope: float
-    offset: float
-
-    def __call__(self, scores: FloatArray) -> FloatArray:
-        """LLRs of `scores`, in the same shape."""
-        return self.slope * scores + self.offset
+CENTRE_WEIGHTS = (1.0, 2.0, 4.0, 8.0)  # of the calibration's mean beside the tenant's templates
+GROWTHS = np.linspace(0.3, 1.0, 71)
+SEARCH_SIZES = (5, 10, 20, 50, 100, 200, 400)
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
-    """A threshold (accept when score >= threshold) and the error rates measured at it, as fractions."""
-
-    threshold: float
-    fmr: float
-    fnmr: float
-
-
-@dataclass(frozen=True)
-class FalseMatchCurve:
-    """Score threshold against FMR, for the low FMRs that identification among many speakers needs.
-
-    fmr descends as threshold ascends; at each threshold at most that share of the non-targets scored as high.
-    Between two points, interpolate log FMR linearly in the threshold. Past the last point (f, t) the tail is
-    exponential: FMR(x) = f * exp(-(x - t) / tail_scale).
-    """
-
-    fmr: tuple[float, ...]
-    threshold: tuple[float, ...]
-    tail_scale: float
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Densities of target and non-target scores `[bins]` between `edges` `[bins + 1]`, for drawing."""
-
-    edges: tuple[float, ...]
-    target: tuple[float, ...]
-    nontarget: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Everything the card says about how scores turn into decisions; cllr and min_cllr are in bits."""
-
-    trials: TrialIdentity
-    llr: LlrLine
-    operating_points: Mapping[str, OperatingPoint]
-    false_match_curve: FalseMatchCurve
-    histogram: Histogram
-    cllr: float
-    min_cllr: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The card's `calibration` entry, ready for JSON."""
-        return {
-            "trials": asdict(self.trials),
-            "llr": asdict(self.llr),
-            "operating_points": {name: asdict(point) for name, point in self.operating_points.items()},
-            "false_match_curve": {
-                "fmr": list(self.false_match_curve.fmr),
-                "threshold": list(self.false_match_curve.threshold),
-                "tail_scale": self.false_match_curve.tail_scale,
-            },
-            "histogram": {
-                "edges": list(self.histogram.edges),
-                "target": list(self.histogram.target),
-                "nontarget": list(self.histogram.nontarget),
-            },
-        }
-
-
-def fit_calibration(scores: npt.ArrayLike, trials: TrialList) -> Calibration:
-    """Calibrate cosine `scores` `[trials]` of a trial list.
+def fit_on_pairs(scores: npt.ArrayLike, trials: TrialList) -> Calibration:
+    """Calibrate cosine `scores` `[trials]` of a list of pairs: an LLR line on the score, nothing else.
 
     ValueError when a score is not finite or is no cosine, or when there are not as many scores as trials.
     """
@@ -113,52 +58,81 @@ def fit_calibration(scores: npt.ArrayLike, trials: TrialList) -> Calibration:
         raise ValueError(
             f"scores must be cosines within [-1, 1], got one of {array[np.abs(array).argmax()]:.4g}"
         )
-    nontargets = array[~target]
-    line = fit_llr_line(array, target)
-    line = LlrLine(round(line.slope, DECIMALS), round(line.offset, DECIMALS))
-    thresholds = {
-        "eer": eer(array, target).threshold,
-        "fmr=0.01": threshold_at_fmr(nontargets, 0.01),
-        "fmr=0.001": threshold_at_fmr(nontargets, 0.001),
-    }
-    return Calibration(
-        trials=trials.identity(),
-        llr=line,
-        operating_points={name: _measured(array, target, value) for name, value in thresholds.items()},
-        false_match_curve=false_match_curve(nontargets),
-        histogram=_histogram(array[target], nontargets),
-        cllr=cllr(line(array), target),
-        min_cllr=min_cllr(array, target),
-    )
+    slope, offset = fit_llr_line(array, target)
+    model = LlrModel.line(round(slope, DECIMALS), round(offset, DECIMALS))
+    return _decisions(model, slope * array + offset, target, (trials.identity(),), 1.0)
 
 
-def fit_llr_line(scores: npt.ArrayLike, labels: npt.ArrayLike) -> LlrLine:
-    """The line from score to LLR that has the lowest Cllr on these trials.
+def fit_on_templates(comparisons: Sequence[Comparisons], identities: Sequence[TrialIdentity]) -> Calibration:
+    """Calibrate on template trials, one `Comparisons` a condition, all with the same templates and trials.
 
-    Logistic regression in which targets and non-targets weigh a half each, whatever their numbers, so that
-    the line holds log-likelihood ratios and no prior (Pigeon, Druyts and Verlinde, "Applying logistic
+    Every group of templates counts as much as any other, as does every condition. The weight of the centre is
+    that of the lowest Cllr. ValueError when no group has both classes, or the model is no better than chance.
+    """
+    middle = {band: tuple(np.round(c, DECIMALS).tolist()) for band, c in centres(comparisons).items()}
+    conditions = _conditions(comparisons)
+    fits = []
+    for weight in CENTRE_WEIGHTS:
+        empty = LlrModel(0.0, {"centred": 1.0}, middle, weight, conditions)
+        parts = [gather(empty, c, TENANT_SIZES, seed) for seed, c in enumerate(comparisons)]
+        evidence = balanced(Evidence.joined(parts))
+        model = fit_llr_model(evidence, empty)
+        llrs = model.of(evidence.columns(model))
+        fits.append((cllr(llrs, evidence.labels), weight, model, llrs, evidence.labels))
+    _, _, model, llrs, labels = min(fits, key=lambda fit: fit[:2])
+    growth = _search_growth(model, comparisons[0])
+    return _decisions(model, llrs, labels, tuple(identities), growth)
+
+
+def fit_llr_model(evidence: Evidence, empty: LlrModel) -> LlrModel:
+    """`empty` with the offset and weights of the lowest Cllr on `evidence`, by logistic regression.
+
+    All features are used but the plain score, which the centred one replaces. ValueError for a model that is
+    no better than chance.
+    """
+    columns = evidence.columns(empty)
+    used = [i for i, name in enumerate(FEATURES) if name != "score" and np.ptp(columns[:, i]) > 0]
+    weights, offset = _fit_logistic(columns[:, used], evidence.labels)
+    named = {FEATURES[i]: round(float(w), DECIMALS) for i, w in zip(used, weights, strict=True)}
+    return replace(empty, offset=round(offset, DECIMALS), weights=named)
+
+
+def fit_llr_line(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, float]:
+    """Slope and offset of the line from score to LLR that has the lowest Cllr on these trials."""
+    array, target = checked_trials(scores, labels)
+    if float(array.std()) <= 1e-12 * max(1.0, abs(float(array.mean()))):
+        return 0.0, 0.0  # equal scores tell nothing
+    weights, offset = _fit_logistic(array[:, None], target)
+    return float(weights[0]), offset
+
+
+def _fit_logistic(columns: FloatArray, target: BoolArray) -> tuple[FloatArray, float]:
+    """Weights `[features]` and offset of a logistic regression in which either class weighs a half.
+
+    So the line holds log-likelihood ratios and no prior (Pigeon, Druyts and Verlinde, "Applying logistic
     regression to the fusion of the NIST'99 1-speaker submissions", Digital Signal Processing 10, 2000;
     Brümmer and du Preez, Computer Speech & Language 20, 2006). Newton's method with step halving.
     """
-    array, target = checked_trials(scores, labels)
-    mean, spread = float(array.mean()), float(array.std())
-    if spread <= 1e-12 * max(1.0, abs(mean)):
-        return LlrLine(slope=0.0, offset=0.0)  # equal scores tell nothing
-    design = np.column_stack(((array - mean) / spread, np.ones_like(array)))
+    mean, spread = columns.mean(axis=0), columns.std(axis=0)
+    design = np.column_stack(((columns - mean) / spread, np.ones(len(columns))))
     weights = np.where(target, 0.5 / target.sum(), 0.5 / (~target).sum())
-    slope, offset = _logistic(design, target.astype(np.float64), weights)
-    return LlrLine(slope=slope / spread, offset=offset - slope * mean / spread)
+    theta = _logistic(design, target.astype(np.float64), weights)
+    slopes = theta[:-1] / spread
+    return slopes, float(theta[-1] - slopes @ mean)
 
 
-def _logistic(design: FloatArray, outcome: FloatArray, weights: FloatArray) -> tuple[float, float]:
-    """Weighted logistic regression on `design` `[trials, 2]` (score, 1); `outcome` is 1 for a target."""
-    ridge = np.diag((RIDGE, 0.0))
+def _logistic(design: FloatArray, outcome: FloatArray, weights: FloatArray) -> FloatArray:
+    """Weights `[features + 1]` of a logistic regression on `design` `[trials, features + 1]`.
+
+    The design's last column is 1; `outcome` is 1 for a target.
+    """
+    ridge = np.diag([RIDGE] * (design.shape[1] - 1) + [0.0])
     sign = 1.0 - 2.0 * outcome
 
     def loss(theta: FloatArray) -> float:
         return float(weights @ np.logaddexp(0.0, sign * (design @ theta)) + theta @ ridge @ theta / 2)
 
-    theta = np.zeros(2)
+    theta = np.zeros(design.shape[1])
     current = loss(theta)
     for _ in range(NEWTON_STEPS):
         probability = 0.5 * (1.0 + np.tanh(design @ theta / 2))  # a sigmoid that cannot overflow
@@ -172,7 +146,72 @@ def _logistic(design: FloatArray, outcome: FloatArray, weights: FloatArray) -> t
         current = loss(theta)
         if np.abs(step).max() <= 1e-10 * (1.0 + np.abs(theta).max()):
             break
-    return float(theta[0]), float(theta[1])
+    return theta
+
+
+def _conditions(comparisons: Sequence[Comparisons]) -> Conditions:
+    largest = int(np.bincount(comparisons[0].groups).max())
+    return Conditions(
+        _range(np.concatenate([c.probes.sides.net_speech_s for c in comparisons])),
+        _range(np.concatenate([c.templates.sides.net_speech_s for c in comparisons])),
+        tuple(sorted({c.condition for c in comparisons})),
+        tuple(size for size in TENANT_SIZES if size <= largest),
+    )
+
+
+def _range(seconds: FloatArray) -> Range:
+    """All but the outermost hundredth on either side: a few odd recordings are no experience."""
+    low, high = np.percentile(seconds, [1, 99])
+    return Range(round(float(low), 2), round(float(high), 2))
+
+
+def _search_growth(model: LlrModel, comparisons: Comparisons) -> float:
+    """The exponent of the tenant's size at which searches have the false positives that were measured.
+
+    1.0, the cautious value, where no group is large enough to tell.
+    """
+    c = comparisons
+    evidence = gather(model, c, (max(SEARCH_SIZES),))
+    nontargets = evidence.take(~evidence.labels)
+    llrs = model.of(nontargets.columns(model))
+    thresholds = np.quantile(llrs, 1.0 - np.geomspace(0.02, 0.0005, 12))
+    fmr = np.mean(llrs[:, None] >= thresholds, axis=0)
+    measured = {size: rate for size, (rate, _) in search_rates(model, c, SEARCH_SIZES, thresholds).items()}
+    if not measured:
+        return 1.0
+
+    def miss(growth: float) -> float:
+        errors = []
+        for size, rate in measured.items():
+            expected = -np.expm1(np.log1p(-fmr) * size**growth)
+            known = (rate > 0.01) & (rate < 0.2)  # around the rates that searches are set for
+            errors += (np.log(rate[known]) - np.log(expected[known])).tolist()
+        return float(np.abs(errors).mean()) if errors else 0.0
+
+    return round(float(min(GROWTHS[::-1], key=miss)), 2)
+
+
+def _decisions(
+    model: LlrModel,
+    llrs: FloatArray,
+    target: BoolArray,
+    identities: tuple[TrialIdentity, ...],
+    growth: float,
+) -> Calibration:
+    nontargets = llrs[~target]
+    thresholds = {
+        "eer": eer(llrs, target).threshold,
+        "fmr=0.01": threshold_at_fmr(nontargets, 0.01),
+        "fmr=0.001": threshold_at_fmr(nontargets, 0.001),
+    }
+    return Calibration(
+        trials=identities,
+        llr=model,
+        operating_points={name: _measured(llrs, target, value) for name, value in thresholds.items()},
+        false_match_curve=false_match_curve(nontargets),
+        histogram=_histogram(llrs[target], nontargets),
+        search_growth=growth,
+    )
 
 
 def false_match_curve(nontarget_scores: npt.ArrayLike) -> FalseMatchCurve:
@@ -223,9 +262,16 @@ def _rounded_up(threshold: float) -> float:
 
 
 def _histogram(targets: FloatArray, nontargets: FloatArray) -> Histogram:
-    def density(scores: FloatArray) -> tuple[float, ...]:
-        heights, _ = np.histogram(np.clip(scores, -1.0, 1.0), HISTOGRAM_EDGES, density=True)
+    """Both classes' LLRs in bins; the outermost thousandths fall into the end bins."""
+    low, high = float(np.quantile(nontargets, 0.001)), float(np.quantile(targets, 0.999))
+    edges = np.linspace(math.floor(min(low, -1.0)), math.ceil(max(high, 1.0)), HISTOGRAM_BINS + 1)
+
+    def density(llrs: FloatArray) -> tuple[float, ...]:
+        heights, _ = np.histogram(np.clip(llrs, edges[0], edges[-1]), edges, density=True)
         return tuple(round(float(height), DECIMALS) for height in heights)
 
-    edges = tuple(round(float(edge), DECIMALS) for edge in HISTOGRAM_EDGES)
-    return Histogram(edges=edges, target=density(targets), nontarget=density(nontargets))
+    return Histogram(
+        edges=tuple(round(float(edge), DECIMALS) for edge in edges),
+        target=density(targets),
+        nontarget=density(nontargets),
+    )

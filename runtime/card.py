@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from sayso.domain.calibration import Calibration
 from sayso.runtime import model_file
 from sayso.runtime.errors import ModelError
 
 CARD_KEY = "sayso.card"
-SCHEMA = 1
+SCHEMA = 2
+_READABLE = (1, 2)  # of schema 1 is the calibration different: thresholds on scores
 LowerPrecision = Literal["fp16", "int8"]
 LONGEST_WINDOW = 60 * 16_000  # samples: a card's claim must not size an allocation
 
@@ -85,63 +87,6 @@ class Lowered:
 
 
 @dataclass(frozen=True)
-class TrialsFacts:
-    """Which trials a calibration was made on."""
-
-    name: str
-    sha256: str
-    targets: int
-    nontargets: int
-    speakers: int
-
-
-@dataclass(frozen=True)
-class LlrLine:
-    """Natural-log likelihood ratio of a score: `slope * score + offset`."""
-
-    slope: float
-    offset: float
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Accept at this score and above; the error rates are those measured on the trials."""
-
-    threshold: float
-    fmr: float
-    fnmr: float
-
-
-@dataclass(frozen=True)
-class FalseMatchCurve:
-    """Thresholds at false match rates, FMR descending; beyond the last an exponential tail."""
-
-    fmr: tuple[float, ...]
-    threshold: tuple[float, ...]
-    tail_scale: float
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Densities of target and non-target scores between `edges`, for drawing."""
-
-    edges: tuple[float, ...]
-    target: tuple[float, ...]
-    nontarget: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How scores of this model become decisions."""
-
-    trials: TrialsFacts
-    llr: LlrLine
-    operating_points: dict[str, Threshold]
-    false_match_curve: FalseMatchCurve
-    histogram: Histogram
-
-
-@dataclass(frozen=True)
 class ModelCard:
     """All that is known of a served model. `macs` are per window of `window_samples`; `precision` is what
     most of them are computed in."""
@@ -165,7 +110,12 @@ class ModelCard:
     schema: int = SCHEMA
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        calibration = self.calibration.to_dict() if self.calibration else None
+        return asdict(replace(self, calibration=None)) | {"calibration": calibration}
 
 
 _adapter = TypeAdapter(ModelCard)
@@ -182,16 +132,20 @@ def read_card(model: bytes, name: str) -> ModelCard:
             f"{name} has no Sayso card: it was not made by `sayso export`. Export its checkpoint again"
         )
     try:
-        schema = json.loads(text).get("schema")
-        if schema != SCHEMA:
-            raise ModelError(f"{name} has a card of schema {schema}; this version reads {SCHEMA}")
-        card = _adapter.validate_json(text)
+        entries = json.loads(text)
+        schema = entries.get("schema")
+        if schema not in _READABLE:
+            raise ModelError(f"{name} has a card of schema {schema}; this version reads {_READABLE[-1]}")
+        calibration = entries.pop("calibration", None)
+        card = _adapter.validate_json(json.dumps(entries | {"schema": SCHEMA}))
+        if calibration is not None:
+            card = replace(card, calibration=Calibration.from_dict(calibration))
         if not 0 < card.window_samples <= LONGEST_WINDOW:
             raise ValueError(
                 f"a window of {card.window_samples} samples; 1 to {LONGEST_WINDOW} can be served"
             )
         return card
-    except (ValidationError, ValueError, AttributeError, RecursionError) as error:
+    except (ValidationError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{name} has a damaged card: {error}") from error
 
 
@@ -209,8 +163,3 @@ def write_card(path: Path, card: ModelCard) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-
-
-def calibration_from(values: dict[str, Any]) -> Calibration:
-    """Parse what `sayso.evaluate.calibration.Calibration.to_dict()` gives; raises `ValueError`."""
-    return TypeAdapter(Calibration).validate_python(values)

@@ -1,0 +1,167 @@
+"""How scores become decisions: `sayso calibrate` fits it, a card carries it, the service reads it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sayso.domain.evidence import LlrModel
+
+
+@dataclass(frozen=True)
+class TrialIdentity:
+    """Which trial list a number was measured on, and how large it is."""
+
+    name: str
+    sha256: str
+    targets: int
+    nontargets: int
+    speakers: int
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold (accept when LLR >= threshold) and the error rates measured at it, as fractions."""
+
+    threshold: float
+    fmr: float
+    fnmr: float
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A threshold read off a curve; `extrapolated` when fewer trials than that rate needs were measured."""
+
+    threshold: float
+    extrapolated: bool
+
+
+@dataclass(frozen=True)
+class FalseMatchCurve:
+    """The LLR threshold at each false match rate (FMR): `fmr` falls strictly, `threshold` never falls.
+
+    Between two points, interpolate ln(FMR) linearly in the threshold. Past the last point (f, t) the tail is
+    exponential: FMR(x) = f * exp(-(x - t) / tail_scale). Raises ValueError for tables that are no such curve.
+    """
+
+    fmr: tuple[float, ...]
+    threshold: tuple[float, ...]
+    tail_scale: float
+
+    def __post_init__(self) -> None:
+        if not self.fmr or len(self.fmr) != len(self.threshold):
+            raise ValueError("fmr and threshold need the same number of entries, one or more")
+        if not (self.fmr[-1] > 0 and self.fmr[0] <= 1 and all(a > b for a, b in pairwise(self.fmr))):
+            raise ValueError("fmr must fall strictly, within (0, 1]")
+        if not all(a <= b for a, b in pairwise(self.threshold)):
+            raise ValueError("threshold must never fall")
+        if not self.tail_scale > 0:
+            raise ValueError("tail_scale must be above 0")
+
+    def threshold_for(self, fmr: float) -> CurvePoint:
+        """Return the threshold for a per-comparison false match rate in (0, 1].
+
+        Linear in ln(fmr) inside the table, the tail beyond it, and the lowest threshold for rates above the
+        table.
+        """
+        if not 0 < fmr <= 1:
+            raise ValueError(f"a false match rate is in (0, 1], not {fmr}")
+        if fmr < self.fmr[-1]:
+            tail = self.threshold[-1] + self.tail_scale * math.log(self.fmr[-1] / fmr)
+            return CurvePoint(tail, extrapolated=True)
+        falling = -np.log(self.fmr)
+        return CurvePoint(float(np.interp(-math.log(fmr), falling, self.threshold)), extrapolated=False)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Densities of target and non-target LLRs `[bins]` between `edges` `[bins + 1]`, for drawing."""
+
+    edges: tuple[float, ...]
+    target: tuple[float, ...]
+    nontarget: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How comparisons under one model become decisions. Thresholds, curve and histogram are of LLRs.
+
+    `search_growth` says how a search's false positives grow with the number of speakers compared, N: as those
+    of N ** search_growth independent comparisons.
+    """
+
+    trials: tuple[TrialIdentity, ...]
+    llr: LlrModel
+    operating_points: dict[str, OperatingPoint]
+    false_match_curve: FalseMatchCurve
+    histogram: Histogram
+    search_growth: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card's `calibration` entry, ready for JSON."""
+        return {
+            "trials": [asdict(identity) for identity in self.trials],
+            "llr": self.llr.to_dict(),
+            "operating_points": {name: asdict(point) for name, point in self.operating_points.items()},
+            "false_match_curve": _lists(asdict(self.false_match_curve)),
+            "histogram": _lists(asdict(self.histogram)),
+            "search_growth": self.search_growth,
+        }
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> Calibration:
+        """Read what `to_dict` wrote, or the entry of a card of schema 1, whose thresholds are scores.
+
+        ValueError, KeyError or TypeError for anything else.
+        """
+        curve, points = entry["false_match_curve"], entry["operating_points"]
+        if "slope" in entry["llr"]:
+            model = LlrModel.line(float(entry["llr"]["slope"]), float(entry["llr"]["offset"]))
+            slope, offset = model.slope, model.offset
+        else:
+            model, slope, offset = LlrModel.from_dict(entry["llr"]), 1.0, 0.0
+        trials = entry["trials"] if isinstance(entry["trials"], list) else [entry["trials"]]
+        histogram = entry["histogram"]
+        return cls(
+            tuple(TrialIdentity(**identity) for identity in trials),
+            model,
+            {
+                str(name): OperatingPoint(
+                    slope * float(p["threshold"]) + offset, float(p["fmr"]), float(p["fnmr"])
+                )
+                for name, p in points.items()
+            },
+            FalseMatchCurve(
+                tuple(map(float, curve["fmr"])),
+                tuple(slope * float(t) + offset for t in curve["threshold"]),
+                slope * float(curve["tail_scale"]),
+            ),
+            Histogram(
+                tuple(slope * float(edge) + offset for edge in histogram["edges"]),
+                tuple(float(height) / slope for height in histogram["target"]),
+                tuple(float(height) / slope for height in histogram["nontarget"]),
+            ),
+            float(entry.get("search_growth", 1.0)),
+        )
+
+    def search_threshold(self, fpir: float, searched: int) -> CurvePoint:
+        """The threshold at which a stranger matches anybody of `searched` with probability `fpir`.
+
+        An empty search is judged as one of a single speaker. ValueError for a rate outside (0, 1).
+        """
+        return self.false_match_curve.threshold_for(self.comparison_fmr(fpir, searched))
+
+    def comparison_fmr(self, fpir: float, searched: int) -> float:
+        """The FMR of one comparison at which `searched` of them together have this FPIR."""
+        if not 0 < fpir < 1:
+            raise ValueError(f"a false-positive identification rate is in (0, 1), not {fpir}")
+        # expm1 and log1p keep the digits that 1 - (1 - x) would lose for a large N.
+        return -math.expm1(math.log1p(-fpir) / max(1, searched) ** self.search_growth)
+
+
+def _lists(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
