@@ -64,8 +64,8 @@ def import_speakers(
     """Take over an export's speakers into a tenant; doing it again adds nothing twice.
 
     `models` are the sha256 of those served here. A speaker who is there already keeps name, groups and
-    metadata, and gets the enrolments that are missing. Raises TransferRefused, and changes nothing, if the file is cut
-    off, if a field is missing or of another type, or if no vector is of a served model.
+    metadata, and gets the enrolments that are missing. Raises TransferRefused, and changes nothing, if the
+    file is cut off, if a field is missing or of another type, or if no vector is of a served model.
     """
     speakers = _checked(lines, models)
     done = Imported()
