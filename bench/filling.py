@@ -57,7 +57,7 @@ class Filling:
             for number, vector in zip(numbers, templates, strict=True) if enrollments else ():
                 _enrol(keychain, tenant, models, number, vector, enrollments, now)
             connection.execute(
-                "INSERT INTO tenants (tenant, revision, deleted_revision) VALUES (?, ?, 0)"
+                "INSERT INTO tenants (tenant, revision) VALUES (?, ?)"
                 " ON CONFLICT DO UPDATE SET revision = excluded.revision",
                 (tenant, self._speakers),
             )

@@ -50,23 +50,25 @@ def query(drawn: Drawn, place: int) -> Drawn:
     return np.asarray(mixed / np.linalg.norm(mixed), dtype=np.float32)
 
 
-def fill(store: Store, tenant: str, drawn: Drawn) -> None:
-    """Write a tenant's speakers and templates."""
+def fill(store: Store, tenant: str, drawn: Drawn, model: str = MODEL, first: int = 0) -> None:
+    """Write a tenant's speakers, `s0000000` being the first, and their templates `[n, dim]` of a model."""
     for start in range(0, len(drawn), _BATCH):
         batch = drawn[start : start + _BATCH]
         with store.database.write() as connection:
             connection.execute(
-                "INSERT INTO models VALUES (?, ?) ON CONFLICT DO NOTHING", (MODEL, batch.shape[1])
+                "INSERT INTO models VALUES (?, ?) ON CONFLICT DO NOTHING", (model, batch.shape[1])
             )
-            connection.execute(
-                "INSERT INTO tenants (tenant, revision, deleted_revision) VALUES (?, 1, 0)"
-                " ON CONFLICT (tenant) DO UPDATE SET revision = tenants.revision + 1",
+            revision = connection.execute(
+                "INSERT INTO tenants (tenant, revision) VALUES (?, 1)"
+                " ON CONFLICT (tenant) DO UPDATE SET revision = tenants.revision + 1 RETURNING revision",
                 (tenant,),
-            )
-            rows = [(tenant, f"s{start + place:07}", _SPEECH_S) for place in range(len(batch))]
+            ).fetchone()[0]
+            rows = [
+                (tenant, f"s{first + start + place:07}", _SPEECH_S, revision) for place in range(len(batch))
+            ]
             connection.executemany(
                 "INSERT INTO speakers (tenant, id, metadata, enrollments, net_speech_s, revision, created_at,"
-                " updated_at) VALUES (?, ?, '{}', 1, ?, 1, '', '')",
+                " updated_at) VALUES (?, ?, '{}', 1, ?, ?, '', '')",
                 rows,
             )
             numbers = connection.execute(
@@ -75,7 +77,7 @@ def fill(store: Store, tenant: str, drawn: Drawn) -> None:
             ).fetchall()
             keychain: Keychain = store._vault.keychain(connection)
             new = zip(numbers, batch, strict=True)
-            insert_templates(keychain, [(tenant, row[0], MODEL, one, 1, _SPEECH_S) for row, one in new])
+            insert_templates(keychain, [(tenant, row[0], model, one, 1, _SPEECH_S) for row, one in new])
 
 
 def timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

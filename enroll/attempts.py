@@ -1,29 +1,38 @@
-"""Guessing at a speaker is bounded, and a recording that was good once is not good again.
+"""Guessing at a speaker is bounded, and a recording that was accepted once is not accepted again.
 
 The limits are those of NIST SP 800-63B for biometrics: some failures are free, then each further attempt
 has to wait, then the speaker is locked until somebody who may enrol unlocks them. What is kept of a
-recording is a hash that is salted by the speaker: it goes with the speaker, and tells nothing of the voice.
+recording is a hash that is salted by the speaker: it is deleted with the speaker, and says nothing of the
+voice.
+
+An attempt is checked twice: before any work, so that a caller who has to wait costs nothing, and again in
+the transaction that writes down how it ended. Of many attempts at once, only as many learn their outcome
+as would have been admitted one after the other.
 """
 
-import hashlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from sayso.enroll import clock, rows
+from sayso.enroll.enrollments import salted_digest
 from sayso.enroll.errors import AttemptsDelayed, RecordingReplayed, SpeakerLocked
+from sayso.enroll.fields import is_id
+from sayso.enroll.rows import LIVING
 from sayso.enroll.sql import Connection, Database, Row
 
-Heard = Literal["enroll", "verify", "identify"]
+GuessingCall = Literal["verify", "identify"]
 KEPT_PER_SPEAKER = 1000  # the newest
+_IDS_AT_ONCE = 500  # either database takes a statement with so many values
 
 
 @dataclass(frozen=True)
 class AttemptLimits:
     """After `delay_after` failures in a row each attempt waits `delay_s`; after `lock_after` none is made.
 
-    A recording is refused again for `replay_days`, one that was enrolled as long as it is. 0 switches a
-    limit off.
+    An accepted recording is refused for `replay_days`, an enrolled one for as long as it is enrolled. 0
+    switches a limit off.
     """
 
     delay_after: int
@@ -33,99 +42,81 @@ class AttemptLimits:
 
 
 class Attempts:
-    """Failures in a row and recordings used, by speaker.
+    """Failures in a row, and the recordings that were accepted, by speaker.
 
-    `attempt` names one try of a caller: what comes again under the same name is that try, not another.
+    `attempt` names one attempt of a caller: a request that comes again under the same name is the same
+    attempt. Where `limits` is None, the caller is the operator: nothing is refused and nothing is counted.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def admit(self, tenant: str, speaker_id: str, attempt: str, limits: AttemptLimits) -> None:
-        """Raise AttemptsDelayed or SpeakerLocked when no attempt on the speaker may be made now."""
-        for row in self._failing(tenant, attempt, limits, speaker_id):
-            if _is_locked(row, limits):
-                raise SpeakerLocked(speaker_id)
-            if _wait_s(row, limits) > 0:
-                raise AttemptsDelayed(speaker_id, _wait_s(row, limits))
-
-    def barred(self, tenant: str, attempt: str, limits: AttemptLimits) -> frozenset[str]:
-        """The tenant's speakers whom no attempt may be made on now: a search passes them over."""
-        return frozenset(
-            row["id"]
-            for row in self._failing(tenant, attempt, limits)
-            if _is_locked(row, limits) or _wait_s(row, limits) > 0
-        )
-
-    def _failing(
-        self, tenant: str, attempt: str, limits: AttemptLimits, speaker_id: str | None = None
-    ) -> list[Row]:
-        """Speakers, or the one, with enough failures to matter, unless by this very attempt."""
-        fewest = min((n for n in (limits.delay_after, limits.lock_after) if n), default=None)
-        if fewest is None:
-            return []
+    def admit(
+        self, tenant: str, speaker_ids: Collection[str], attempt: str, limits: AttemptLimits | None
+    ) -> None:
+        """Raise AttemptsDelayed or SpeakerLocked if one of the speakers must wait or is locked now."""
+        if limits is None:
+            return
         with self._database.read(tenant) as connection:
-            return connection.execute(
-                "SELECT id, attempts.* FROM attempts JOIN speakers ON number = speaker"
-                " WHERE tenant = ? AND failures >= ? AND attempt != ? AND id = COALESCE(?, id)",
-                (tenant, fewest, attempt, speaker_id),
-            ).fetchall()
+            for row in _failures_of(connection, tenant, sorted(set(speaker_ids))):
+                _refuse_if_barred(row, attempt, limits)
+
+    def barred(self, tenant: str, attempt: str, limits: AttemptLimits | None) -> frozenset[str]:
+        """Return the ids of the tenant's speakers who must wait or are locked: a search leaves them out."""
+        if limits is None:
+            return frozenset()
+        with self._database.read(tenant) as connection:
+            rows_ = _locked(connection, tenant, limits) + _waiting(connection, tenant, limits)
+        return frozenset(row["id"] for row in rows_ if row["attempt"] != attempt)
 
     def succeeded(
-        self, tenant: str, speaker_id: str, call: Heard, recording: bytes, attempt: str, limits: AttemptLimits
+        self,
+        tenant: str,
+        speaker_id: str,
+        call: GuessingCall,
+        recording: bytes,
+        attempt: str,
+        limits: AttemptLimits | None,
     ) -> None:
-        """Forget the failures and remember the recording, by its hash.
+        """Forget the failures and remember the recording (the sha256 of its samples), salted.
 
-        Raises RecordingReplayed, and changes nothing, when this call accepted it before or it was enrolled.
-        Somebody may be identified and then verified by one recording, so each call counts by itself. A
-        speaker who was deleted meanwhile is left alone.
+        Raises AttemptsDelayed or SpeakerLocked if others failed in the meantime. Raises RecordingReplayed,
+        and counts a failure, if this call accepted the recording before or if it is enrolled. Verify and
+        identify each accept a recording once: whoever was identified by it may be verified by it. Nothing
+        is written for a speaker who was deleted in the meantime.
         """
-        with self._database.write(tenant, speaker_id) as connection:
-            if not rows.exists(connection, tenant, speaker_id):
-                return
-            number = rows.speaker_row(connection, tenant, speaker_id)["number"]
-            if limits.replay_days:
-                digest = _salted(tenant, speaker_id, recording)
-                replayed = connection.execute(
-                    "SELECT 1 FROM heard WHERE speaker = ? AND digest = ? AND attempt != ?"
-                    " AND (call = 'enroll' OR (call = ? AND at > ?))",
-                    (number, digest, attempt, call, _oldest(limits)),
-                ).fetchone()
-                if replayed is not None:
-                    raise RecordingReplayed(speaker_id)
-                _remember(connection, number, call, digest, attempt, limits)
-            connection.execute("DELETE FROM attempts WHERE speaker = ?", (number,))
-
-    def failed(self, tenant: str, speaker_id: str, attempt: str) -> None:
-        """Count a failure; the same attempt's next failures are the same one."""
-        with self._database.write(tenant, speaker_id) as connection:
-            connection.execute(
-                "INSERT INTO attempts (speaker, failures, attempt, failed_at)"
-                " SELECT number, 1, ?, ? FROM speakers WHERE tenant = ? AND id = ?"
-                " ON CONFLICT (speaker) DO UPDATE SET failures = attempts.failures"
-                " + CASE WHEN attempts.attempt = excluded.attempt THEN 0 ELSE 1 END,"
-                " attempt = excluded.attempt, failed_at = excluded.failed_at",
-                (attempt, clock.stamp(clock.now()), tenant, speaker_id),
-            )
-
-    def enrolled(
-        self, tenant: str, speaker_id: str, enrollment_id: str, recording: bytes, limits: AttemptLimits
-    ) -> None:
-        """Remember an enrolled recording, until the enrolment is deleted."""
-        if not limits.replay_days:
+        if limits is None:
             return
         with self._database.write(tenant, speaker_id) as connection:
-            row = connection.execute(
-                "SELECT speakers.number AS speaker, enrollments.number AS enrollment FROM speakers"
-                " JOIN enrollments ON speaker = speakers.number"
-                " WHERE tenant = ? AND speakers.id = ? AND enrollments.id = ?",
-                (tenant, speaker_id, enrollment_id),
-            ).fetchone()
+            row = _speaker_with_failures(connection, tenant, speaker_id)
+            if row is None:
+                return
+            _refuse_if_barred(row, attempt, limits)
+            digest = salted_digest(tenant, speaker_id, recording)
+            replayed = bool(limits.replay_days) and _is_replay(
+                connection, row["number"], digest, call, attempt, limits
+            )
+            if replayed:
+                _count_failure(connection, tenant, row["number"], attempt)
+            else:
+                if limits.replay_days:
+                    _remember(connection, row["number"], call, digest, attempt, limits)
+                connection.execute("DELETE FROM attempts WHERE speaker = ?", (row["number"],))
+        if replayed:
+            raise RecordingReplayed(speaker_id)
+
+    def failed(self, tenant: str, speaker_id: str, attempt: str, limits: AttemptLimits | None) -> None:
+        """Count a failure, unless the last one counted was of the same attempt.
+
+        Raises AttemptsDelayed or SpeakerLocked, and counts nothing, if others failed in the meantime.
+        """
+        if limits is None:
+            return
+        with self._database.write(tenant, speaker_id) as connection:
+            row = _speaker_with_failures(connection, tenant, speaker_id)
             if row is not None:
-                digest = _salted(tenant, speaker_id, recording)
-                _remember(
-                    connection, row["speaker"], "enroll", digest, enrollment_id, limits, row["enrollment"]
-                )
+                _refuse_if_barred(row, attempt, limits)
+                _count_failure(connection, tenant, row["number"], attempt)
 
     def unlock(self, tenant: str, speaker_id: str) -> None:
         """Forget the failures. Raises SpeakerNotFound."""
@@ -134,42 +125,108 @@ class Attempts:
             connection.execute("DELETE FROM attempts WHERE speaker = ?", (number,))
 
 
-def _is_locked(row: Row, limits: AttemptLimits) -> bool:
-    return bool(limits.lock_after and row["failures"] >= limits.lock_after)
+def _failures_of(connection: Connection, tenant: str, speaker_ids: list[str]) -> Iterator[Row]:
+    # CROSS JOIN keeps SQLite at this order: the speakers by id first, then the failures of each.
+    possible = [speaker_id for speaker_id in speaker_ids if is_id(speaker_id)]
+    for start in range(0, len(possible), _IDS_AT_ONCE):
+        ids = possible[start : start + _IDS_AT_ONCE]
+        yield from connection.execute(
+            "SELECT id, attempts.* FROM speakers CROSS JOIN attempts WHERE speakers.tenant = ?"
+            f" AND id IN ({', '.join('?' * len(ids))}) AND attempts.speaker = speakers.number ORDER BY id",
+            (tenant, *ids),
+        ).fetchall()
 
 
-def _wait_s(row: Row, limits: AttemptLimits) -> float:
-    if not limits.delay_after or row["failures"] < limits.delay_after:
-        return 0.0
-    free_at = datetime.fromisoformat(row["failed_at"]) + timedelta(seconds=limits.delay_s)
-    # A clock that was set back must not bar the speaker for longer than the delay.
-    return min(limits.delay_s, (free_at - clock.now()).total_seconds())
+def _speaker_with_failures(connection: Connection, tenant: str, speaker_id: str) -> Row | None:
+    row: Row | None = connection.execute(
+        "SELECT number, id, failures, attempt, failed_at FROM speakers"
+        f" LEFT JOIN attempts ON attempts.speaker = number WHERE speakers.tenant = ? AND id = ? AND {LIVING}",
+        (tenant, speaker_id, clock.stamp(clock.now())),
+    ).fetchone()
+    return row
+
+
+def _locked(connection: Connection, tenant: str, limits: AttemptLimits) -> list[Row]:
+    if not limits.lock_after:
+        return []
+    return _barred_where(connection, "failures >= ?", (tenant, limits.lock_after))
+
+
+def _waiting(connection: Connection, tenant: str, limits: AttemptLimits) -> list[Row]:
+    if not limits.delay_after:
+        return []
+    last = clock.stamp(clock.now() - timedelta(seconds=limits.delay_s))
+    return _barred_where(connection, "failed_at > ? AND failures >= ?", (tenant, last, limits.delay_after))
+
+
+def _barred_where(connection: Connection, condition: str, values: tuple[object, ...]) -> list[Row]:
+    return connection.execute(
+        f"SELECT id, attempt FROM attempts CROSS JOIN speakers WHERE attempts.tenant = ? AND {condition}"
+        " AND speakers.number = attempts.speaker",
+        values,
+    ).fetchall()
+
+
+def _refuse_if_barred(row: Row, attempt: str, limits: AttemptLimits) -> None:
+    """Raise for a speaker on whom no attempt but the last one that failed may be made now."""
+    if row["failures"] is None or row["attempt"] == attempt:
+        return
+    if limits.lock_after and row["failures"] >= limits.lock_after:
+        raise SpeakerLocked(row["id"])
+    if limits.delay_after and row["failures"] >= limits.delay_after:
+        free_at = datetime.fromisoformat(row["failed_at"]) + timedelta(seconds=limits.delay_s)
+        # A clock that was set back must not bar the speaker for longer than the delay.
+        wait_s = min(limits.delay_s, (free_at - clock.now()).total_seconds())
+        if wait_s > 0:
+            raise AttemptsDelayed(row["id"], wait_s)
+
+
+def _count_failure(connection: Connection, tenant: str, speaker: int, attempt: str) -> None:
+    connection.execute(
+        "INSERT INTO attempts (speaker, tenant, failures, attempt, failed_at) VALUES (?, ?, 1, ?, ?)"
+        " ON CONFLICT (speaker) DO UPDATE SET failures = attempts.failures"
+        " + CASE WHEN attempts.attempt = excluded.attempt THEN 0 ELSE 1 END,"
+        " attempt = excluded.attempt, failed_at = excluded.failed_at",
+        (speaker, tenant, attempt, clock.stamp(clock.now())),
+    )
+
+
+def _is_replay(
+    connection: Connection,
+    speaker: int,
+    digest: bytes,
+    call: GuessingCall,
+    attempt: str,
+    limits: AttemptLimits,
+) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM enrollments WHERE speaker = ? AND digest = ? UNION ALL"
+        " SELECT 1 FROM used_recordings WHERE speaker = ? AND digest = ? AND call = ? AND attempt != ?"
+        " AND at > ?",
+        (speaker, digest, speaker, digest, call, attempt, _oldest(limits)),
+    ).fetchone()
+    return row is not None
 
 
 def _remember(
     connection: Connection,
     speaker: int,
-    call: Heard,
+    call: GuessingCall,
     digest: bytes,
     attempt: str,
     limits: AttemptLimits,
-    enrollment: int | None = None,
 ) -> None:
-    connection.execute("DELETE FROM heard WHERE at <= ? AND call != 'enroll'", (_oldest(limits),))
+    connection.execute("DELETE FROM used_recordings WHERE at <= ?", (_oldest(limits),))
     connection.execute(
-        "INSERT INTO heard (speaker, digest, call, attempt, enrollment, at)"
-        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (speaker, digest, call, attempt, enrollment, clock.stamp(clock.now())),
+        "INSERT INTO used_recordings (speaker, digest, call, attempt, at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        (speaker, digest, call, attempt, clock.stamp(clock.now())),
     )
     connection.execute(
-        "DELETE FROM heard WHERE speaker = ? AND call != 'enroll' AND at < (SELECT at FROM heard"
-        " WHERE speaker = ? AND call != 'enroll' ORDER BY at DESC LIMIT 1 OFFSET ?)",
+        "DELETE FROM used_recordings WHERE speaker = ? AND at < (SELECT at FROM used_recordings"
+        " WHERE speaker = ? ORDER BY at DESC LIMIT 1 OFFSET ?)",
         (speaker, speaker, KEPT_PER_SPEAKER - 1),
     )
-
-
-def _salted(tenant: str, speaker_id: str, recording: bytes) -> bytes:
-    return hashlib.sha256(f"{tenant}\n{speaker_id}\n".encode() + recording).digest()
 
 
 def _oldest(limits: AttemptLimits) -> str:

@@ -9,6 +9,7 @@ written together within half a second, which is what a killed process can lose o
 import hashlib
 import hmac
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ actor: ContextVar[str] = ContextVar("actor", default="system")  # who acts: set 
 WRITE_AFTER_S = 0.5
 MOST_WAITING = 10_000
 _START = bytes(32)
+log = logging.getLogger(__name__)
 _NO_LIMIT = 2**63 - 1
 _PAGE = 10_000
 
@@ -66,6 +68,12 @@ class AuditLog:
         self._writing = threading.Lock()  # one flush at a time, so that entries keep their order
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._problem: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last attempt to write what was noted failed; None when it went well."""
+        return self._problem
 
     def append(
         self, keychain: Keychain, event: str, tenant: str | None, speaker_id: str | None = None, **facts: Any
@@ -86,10 +94,7 @@ class AuditLog:
             if len(self._waiting) >= MOST_WAITING:
                 raise StoreUnavailable(self._database.path, "the audit log cannot be written")
             self._waiting.append(entry)
-            running = self._thread is not None and self._thread.is_alive()
-            if (
-                not running and not self._stop.is_set()
-            ):  # one that a fault of ours ended is followed by another
+            if self._thread is None and not self._stop.is_set():
                 self._thread = threading.Thread(target=self._keep_writing, name="audit", daemon=True)
                 self._thread.start()
 
@@ -162,8 +167,13 @@ class AuditLog:
         while not self._stop.wait(WRITE_AFTER_S):
             try:
                 self.flush()
-            except StoreError:
-                continue  # kept, and tried again; `note` refuses when too many wait
+            except Exception as error:  # the entries are kept and tried again; `note` refuses too many
+                problem = f"the audit log cannot be written: {error or type(error).__name__}"
+                if problem != self._problem:  # once, not twice a second
+                    log.error(problem, exc_info=None if isinstance(error, StoreError) else error)
+                self._problem = problem
+            else:
+                self._problem = None
 
 
 def append_entry(

@@ -43,7 +43,7 @@ class _Table:
 
 # In the order in which one refers to another.
 _TABLES = (
-    _Table("tenants", "tenant, revision, deleted_revision, keep_recordings"),
+    _Table("tenants", "tenant, revision, keep_recordings"),
     _Table("tenant_keys", "number, tenant, purpose, wrapped, created_at"),
     _Table("models", "sha256, dim"),
     _Table(
@@ -54,7 +54,7 @@ _TABLES = (
     _Table("speaker_groups", "speaker, name", 2),
     _Table(
         "enrollments",
-        "number, speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at",
+        "number, speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at, digest",
     ),
     _Table("embeddings", "enrollment, model_sha256, sealed", 2),
     _Table("recordings", "enrollment, sealed", batch=20),
@@ -63,13 +63,13 @@ _TABLES = (
     _Table("backups", "made_at, path", 2),
     _Table("api_keys", "id, tenant, scopes, label, digest, created_at, expires_at, revoked_at"),
     _Table("answers", "scope, key, tenant, fingerprint, status, body, created_at", 2),
-    _Table("attempts", "speaker, failures, attempt, failed_at"),
-    _Table("heard", "speaker, digest, call, attempt, enrollment, at", 3),
+    _Table("attempts", "speaker, tenant, failures, attempt, failed_at"),
+    _Table("used_recordings", "speaker, digest, call, attempt, at", 3),
 )
 _AUDIT = _Table("audit", "number, entry, mac")
 _TEMPLATES = _Table("templates", "speaker, model_sha256", 2)
 _NUMBERED = ("speakers", "enrollments", "tenant_keys")
-_UNLOGGED = ("answers", "attempts", "heard")  # may change without an entry in the audit log
+_UNLOGGED = ("answers", "attempts", "used_recordings")  # may change without an entry in the audit log
 _FLAGS = {"opted_out", "keep_recordings"}  # SQLite has no truth values
 
 

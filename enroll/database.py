@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,10 @@ from sayso.enroll.errors import (
 from sayso.enroll.schema import APPLICATION_ID, MIGRATIONS
 
 _BUSY_TIMEOUT_MS = 10_000
-_CHECKPOINT_TIMEOUT_MS = 250  # a long reader must not hold up a delete; the rest is done later
+_PURGE_TRIES, _PURGE_EVERY_S = (
+    25,
+    0.01,
+)  # how often, and how far apart, a purge looks for a moment without readers
 _SETTINGS = (
     "PRAGMA synchronous = FULL",  # an acknowledged commit survives a power cut
     "PRAGMA foreign_keys = ON",
@@ -61,10 +65,9 @@ class Database:
         self._pool: list[SqliteConnection] = []  # idle readers, shared by all threads
         self._pool_lock = threading.Lock()
         self._write_lock = threading.Lock()
-        self._unpurged = False
         self._closed = False
         self._create_private()
-        self._writer = self._open_writer()
+        self._writer: SqliteConnection | None = self._open_writer()
 
     @contextmanager
     def read(self, _tenant: str = "", /) -> Iterator[SqliteConnection]:
@@ -85,34 +88,38 @@ class Database:
         """
         with self._write_lock, self._translated():
             self._refuse_when_closed()
-            if backup is not None:
-                self._writer.execute("ATTACH ? AS backup", (str(backup),))
+            if self._writer is None:  # the last one could not roll back
+                self._writer = self._connect()
+            writer = self._writer
             try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
-            finally:
                 if backup is not None:
-                    self._writer.execute("DETACH backup")
-            if self._unpurged:
-                self._truncate_wal(self._writer)
+                    writer.execute("ATTACH ? AS backup", (str(backup),))
+                writer.execute("BEGIN IMMEDIATE")
+                yield writer
+                writer.execute("COMMIT")
+                if backup is not None:
+                    writer.execute("DETACH backup")
+            except BaseException:
+                if not _rolled_back(writer, attached=backup is not None):
+                    self._writer = None
+                raise
 
     def ping(self) -> None:
         """Nothing to do: whether a file can be written to shows when it is."""
 
     def purge(self) -> None:
-        """Take deleted content out of the write-ahead log too.
+        """Take deleted content out of the write-ahead log too; this may take a quarter of a second.
 
-        Best effort: while somebody reads an older snapshot it stays there, and is removed after a
-        following write, at closing or at the next opening.
+        Best effort: while somebody reads an older snapshot it stays there until upkeep purges again
+        (`purge_pending`), until closing or the next opening. Other writers go on between the tries.
         """
-        with self._write_lock, self._translated():
-            self._refuse_when_closed()
-            self._truncate_wal(self._writer)
+        for remaining in reversed(range(_PURGE_TRIES)):
+            with self._write_lock, self._translated():
+                self._refuse_when_closed()
+                if self._writer is None or _truncate_wal(self._writer):
+                    return
+            if remaining:
+                time.sleep(_PURGE_EVERY_S)
 
     def purge_pending(self) -> None:
         """Purge if there is anything to: an earlier purge may have been held up, also another process's."""
@@ -137,7 +144,8 @@ class Database:
             while self._pool:
                 self._pool.pop().close()
         with self._write_lock:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
 
     def _create_private(self) -> None:
         with self._translated():
@@ -156,7 +164,7 @@ class Database:
                 self.path.chmod(0o600)  # a copy put back from a backup may have been opened to others
                 self._use_wal(connection)
                 self._migrate(connection)
-                self._truncate_wal(connection)
+                _truncate_wal(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -218,16 +226,6 @@ class Database:
             raise StoreTooNew(self.path, version, len(MIGRATIONS))
         return version
 
-    def _truncate_wal(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT_MS}")
-        try:
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        except sqlite3.OperationalError:
-            busy = True
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        self._unpurged = bool(busy)
-
     def _borrow(self) -> SqliteConnection:
         with self._pool_lock:
             self._refuse_when_closed()
@@ -238,10 +236,9 @@ class Database:
         return connection
 
     def _give_back(self, connection: SqliteConnection) -> None:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        usable = _rolled_back(connection)
         with self._pool_lock:
-            if not self._closed:
+            if usable and not self._closed:
                 self._pool.append(connection)
                 return
         connection.close()
@@ -279,3 +276,30 @@ class Database:
                 return StoreUnavailable(self.path, error)
             case _:
                 return None  # a mistake of ours: let it be seen as one
+
+
+def _rolled_back(connection: SqliteConnection, attached: bool = False) -> bool:
+    """Undo what is open on a connection; False, and the connection is closed, if it cannot be."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if attached and any(row["name"] == "backup" for row in connection.execute("PRAGMA database_list")):
+            connection.execute("DETACH backup")
+    except sqlite3.Error:
+        connection.close()
+        return False
+    return True
+
+
+def _truncate_wal(connection: SqliteConnection) -> bool:
+    """Empty the write-ahead log if nobody reads from it now; returns whether it is empty.
+
+    It waits for nobody: under the write lock every other writer would wait too.
+    """
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")

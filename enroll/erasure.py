@@ -43,6 +43,17 @@ def note_erasure(connection: Connection, kind: str, number: int) -> None:
     connection.execute("INSERT INTO erasures VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (kind, number, _now()))
 
 
+def set_opted_out(keychain: Keychain, tenant: str, speaker_id: str, out: bool) -> None:
+    """Opt an id out or back in: in the tenant's list of opt-outs, and at the speaker if there is one."""
+    if out:
+        keep_opted_out(keychain, tenant, speaker_id)
+    else:
+        _forget_opt_out(keychain, tenant, speaker_id)
+    keychain.connection.execute(
+        "UPDATE speakers SET opted_out = ? WHERE tenant = ? AND id = ?", (out, tenant, speaker_id)
+    )
+
+
 def keep_opted_out(keychain: Keychain, tenant: str, speaker_id: str) -> None:
     """Remember an opt-out apart from the speaker, who may be gone or never have been there."""
     keychain.connection.execute(
@@ -51,7 +62,7 @@ def keep_opted_out(keychain: Keychain, tenant: str, speaker_id: str) -> None:
     )
 
 
-def forget_opt_out(keychain: Keychain, tenant: str, speaker_id: str) -> None:
+def _forget_opt_out(keychain: Keychain, tenant: str, speaker_id: str) -> None:
     """Let the id be enrolled again."""
     keychain.connection.execute(
         "DELETE FROM opt_outs WHERE tenant = ? AND speaker = ?",
@@ -71,7 +82,6 @@ def has_opted_out(keychain: Keychain, tenant: str, speaker_id: str) -> bool:
 def _note_departure(connection: Connection, tenant: str, number: int) -> None:
     """Tell the indexes, which look for what changed since their revision; what is older is forgotten."""
     revision = rows.next_revision(connection, tenant)
-    connection.execute("UPDATE tenants SET deleted_revision = ? WHERE tenant = ?", (revision, tenant))
     if not connection.seals_templates:
         return  # a server searches its own tables: no copy has to follow
     forgotten = revision - _KNOWN_DEPARTURES

@@ -33,6 +33,9 @@ class Index(Protocol):
     def refresh(self, tenant: str | None = None) -> None: ...
     def check(self) -> list[str]: ...
 
+    @property
+    def problems(self) -> list[str]: ...
+
 
 def index_of(store: Store) -> Index:
     """Return what searches this store: the server it is on, or an index in this process."""
@@ -96,6 +99,17 @@ class SpeakerIndex:
         """Tell whether a short list is being built."""
         with self._mirrors_lock:
             return any(mirror.building for mirror in self._mirrors.values())
+
+    @property
+    def problems(self) -> list[str]:
+        """What failed in the background and has not gone well since; searches are right all the same."""
+        with self._mirrors_lock:
+            mirrors = sorted(self._mirrors.items())
+        return [
+            f"tenant {tenant}, model {model_sha256[:12]}: {mirror.problem}"
+            for (tenant, model_sha256), mirror in mirrors
+            if mirror.problem is not None
+        ]
 
     @property
     def bytes(self) -> int:

@@ -1,6 +1,8 @@
 """One tenant's templates of one model in memory, kept in step with the store."""
 
+import logging
 import threading
+import time
 
 import numpy as np
 
@@ -14,13 +16,15 @@ _SAMPLE = 65_536  # vectors that a short list is trained on
 _AT_ONCE = 2048  # rows copied, then encoded, while searches go on between
 _LAST = 64  # rows that are encoded while searches wait
 _GROWTH = 4  # a short list is trained anew in a tenant so many times larger
+_RETRY_S = 60.0  # a short list that could not be built is tried again after so long
+log = logging.getLogger(__name__)
 
 
 class Mirror:
     """Searches exactly, and by a short list from `approximate_from` speakers on. Thread-safe.
 
     The short list is built in a thread, of which one at a time in `building` works; the searches until then
-    are exact. Ones who come and go meanwhile are found, and not found, at once.
+    are exact. A search sees every enrolment and deletion that was committed before it began.
     """
 
     _revision: int
@@ -40,6 +44,8 @@ class Mirror:
         self._feed, self._source = feed, (tenant, model_sha256)
         self._approximate_from, self._building = approximate_from, building
         self._lock = threading.Lock()
+        self._problem: str | None = None
+        self._retry_at = 0.0
         self._forget()
 
     def catch_up(self) -> None:
@@ -69,6 +75,11 @@ class Mirror:
         return self._table.written is not None
 
     @property
+    def problem(self) -> str | None:
+        """Why the last short list could not be built; None when it could."""
+        return self._problem
+
+    @property
     def bytes(self) -> int:
         """Memory that vectors and codes take."""
         with self._lock:
@@ -79,6 +90,7 @@ class Mirror:
         changes = self._feed.since(*self._source, self._revision)
         expired = has_passed(self._next_expiry)
         if changes is None and not expired:
+            self._tend()
             return
         try:
             if changes is not None:
@@ -120,7 +132,7 @@ class Mirror:
         if len(table) < self._approximate_from // 2:
             table.shortlist, self._built_for = None, 0
         wanted = max(self._approximate_from, _GROWTH * self._built_for)
-        if len(table) >= wanted and table.written is None:
+        if len(table) >= wanted and table.written is None and time.monotonic() >= self._retry_at:
             table.written, self._built_for = set(), len(table)
             threading.Thread(target=self._build, args=(table,), name="short list", daemon=True).start()
 
@@ -134,6 +146,13 @@ class Mirror:
                     del sample
                     while not self._advance(table, shortlist):
                         pass
+        except Exception as error:  # every speaker is still compared: slower, and as good
+            log.exception("the short list of a tenant's speakers could not be built")
+            with self._lock:
+                self._problem = f"a short list could not be built: {error or type(error).__name__}"
+                self._retry_at, self._built_for = time.monotonic() + _RETRY_S, 0
+        else:
+            self._problem = None
         finally:
             with self._lock:
                 table.written = None

@@ -103,13 +103,12 @@ def _take_over(
         "INSERT OR REPLACE INTO attempts SELECT * FROM attempts_now"
         " WHERE speaker IN (SELECT number FROM speakers)"
     )
-    for known in ("backup.heard", "heard_now"):
+    for known in ("backup.used_recordings", "used_now"):
         connection.execute(
-            f"INSERT OR REPLACE INTO heard SELECT * FROM {known}"
+            f"INSERT OR REPLACE INTO used_recordings SELECT * FROM {known}"
             " WHERE speaker IN (SELECT number FROM speakers)"
-            " AND (enrollment IS NULL OR enrollment IN (SELECT number FROM enrollments))"
         )
-    for table in ("out_since", "later_keys", "attempts_now", "heard_now"):
+    for table in ("out_since", "later_keys", "attempts_now", "used_now"):
         connection.execute(f"DROP TABLE temp.{table}")
     speakers: int = connection.execute("SELECT COUNT(*) FROM speakers").fetchone()[0]
     append_entry(keychain, "store.restored", None, speakers=speakers)
@@ -139,7 +138,7 @@ def _note_what_stands(connection: sqlite3.Connection, fresh: bool) -> None:
     # knows of failures; any other goes on from its own, so that who was unlocked since stays so.
     known = "backup" if fresh else "main"
     connection.execute(f"CREATE TEMP TABLE attempts_now AS SELECT * FROM {known}.attempts")
-    connection.execute("CREATE TEMP TABLE heard_now AS SELECT * FROM main.heard")
+    connection.execute("CREATE TEMP TABLE used_now AS SELECT * FROM main.used_recordings")
     connection.execute(  # the audit log and the opt-outs name people by them
         "CREATE TEMP TABLE later_keys AS SELECT * FROM main.tenant_keys WHERE purpose = 'pseudonym'"
         " AND number NOT IN (SELECT number FROM backup.tenant_keys)"
@@ -169,12 +168,12 @@ def _replace(connection: sqlite3.Connection) -> None:
     for table in _COPIED:
         connection.execute(f"INSERT INTO {table} SELECT * FROM backup.{table}")
     connection.execute(
-        "INSERT INTO tenants (tenant, revision, deleted_revision, keep_recordings)"
-        " SELECT tenant, revision, deleted_revision, keep_recordings FROM backup.tenants WHERE true"
+        "INSERT INTO tenants (tenant, revision, keep_recordings)"
+        " SELECT tenant, revision, keep_recordings FROM backup.tenants WHERE true"
         " ON CONFLICT DO UPDATE SET revision = MAX(tenants.revision, excluded.revision)"
     )
     connection.execute("UPDATE tenants SET revision = revision + 1")
-    connection.execute("UPDATE tenants SET deleted_revision = revision, departures_from = revision")
+    connection.execute("UPDATE tenants SET departures_from = revision")
     connection.execute("DELETE FROM departures")
     connection.execute(
         "UPDATE speakers SET revision = (SELECT revision FROM tenants WHERE tenants.tenant = speakers.tenant)"

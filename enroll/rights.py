@@ -23,16 +23,14 @@ class Rights:
         fields.checked_id("id", speaker_id)
         with self._database.write(tenant) as connection:
             keychain = self._vault.keychain(connection)
-            erasure.keep_opted_out(keychain, tenant, speaker_id)
-            self._mark(keychain, tenant, speaker_id, out=True)
+            self._set_opted_out(keychain, tenant, speaker_id, out=True)
 
     def opt_in(self, tenant: str, speaker_id: str) -> None:
         """Withdraw an opt-out, with the person's consent. Raises InvalidField."""
         fields.checked_id("id", speaker_id)
         with self._database.write(tenant) as connection:
             keychain = self._vault.keychain(connection)
-            erasure.forget_opt_out(keychain, tenant, speaker_id)
-            self._mark(keychain, tenant, speaker_id, out=False)
+            self._set_opted_out(keychain, tenant, speaker_id, out=False)
 
     def expire(self) -> int:
         """Erase the speakers whose time is over, bytes included; returns how many. They are hidden before."""
@@ -68,12 +66,10 @@ class Rights:
         events = self._audit.events(tenant, speaker_id, limit=None)
         return {**everything, "audit": [asdict(event) for event in events]}
 
-    def _mark(self, keychain: Keychain, tenant: str, speaker_id: str, out: bool) -> None:
+    def _set_opted_out(self, keychain: Keychain, tenant: str, speaker_id: str, out: bool) -> None:
+        erasure.set_opted_out(keychain, tenant, speaker_id, out)
         if rows.exists(keychain.connection, tenant, speaker_id):
             row = rows.speaker_row(keychain.connection, tenant, speaker_id)
-            keychain.connection.execute(
-                "UPDATE speakers SET opted_out = ? WHERE number = ?", (out, row["number"])
-            )
             rows.touch(keychain.connection, tenant, row["number"])
         self._audit.append(keychain, "speaker.opted_out" if out else "speaker.opted_in", tenant, speaker_id)
 

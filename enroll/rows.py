@@ -115,7 +115,7 @@ def as_enrollment(row: Row, speaker_id: str) -> Enrollment:
 def next_revision(connection: Connection, tenant: str) -> int:
     """Count a change of the tenant's speakers; every copy made before is stale from the commit on."""
     revision: int = connection.execute(
-        "INSERT INTO tenants (tenant, revision, deleted_revision) VALUES (?, 1, 0)"
+        "INSERT INTO tenants (tenant, revision) VALUES (?, 1)"
         " ON CONFLICT (tenant) DO UPDATE SET revision = tenants.revision + 1 RETURNING revision",
         (tenant,),
     ).fetchone()[0]

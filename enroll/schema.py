@@ -195,6 +195,37 @@ HEARD_INDEXES = (
     "CREATE INDEX heard_by_enrollment ON heard (enrollment) WHERE enrollment IS NOT NULL",
 )
 
+# The digest of an enrolled recording is kept with its enrolment: if one recording was enrolled twice and one
+# of the two enrolments is deleted, the other still refuses a replay. `attempts` names the tenant, so that the
+# locked and the waiting speakers of a tenant are found without a look at all the others.
+DIGESTS_WITH_ENROLLMENTS = (
+    """UPDATE enrollments SET digest = (
+        SELECT digest FROM heard WHERE call = 'enroll' AND heard.enrollment = enrollments.number
+    )""",
+    """INSERT INTO used_recordings (speaker, digest, call, attempt, at)
+        SELECT speaker, digest, call, attempt, at FROM heard WHERE call != 'enroll'""",
+    "DROP TABLE heard",
+    "CREATE INDEX used_recordings_by_age ON used_recordings (at)",
+    "CREATE INDEX used_recordings_by_speaker ON used_recordings (speaker, at)",
+    "UPDATE attempts SET tenant = (SELECT tenant FROM speakers WHERE speakers.number = attempts.speaker)",
+    "CREATE INDEX attempts_by_failures ON attempts (tenant, failures)",
+    "CREATE INDEX attempts_by_time ON attempts (tenant, failed_at)",
+    "ALTER TABLE tenants DROP COLUMN deleted_revision",  # nothing reads it since `departures`
+)
+_USED_RECORDINGS = (
+    "ALTER TABLE enrollments ADD COLUMN digest BLOB",  # of the decoded samples, salted by the speaker
+    """CREATE TABLE used_recordings (
+        speaker INTEGER NOT NULL REFERENCES speakers ON DELETE CASCADE,
+        digest BLOB NOT NULL,
+        call TEXT NOT NULL,                 -- that accepted it
+        attempt TEXT NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (speaker, digest, call)
+    ) STRICT""",
+    "ALTER TABLE attempts ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",
+    *DIGESTS_WITH_ENROLLMENTS,
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_1,
     _SEALING,
@@ -202,4 +233,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _HEARD_BY_AGE,
     _DEPARTURES,
     HEARD_INDEXES,
+    _USED_RECORDINGS,
 )

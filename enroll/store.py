@@ -11,6 +11,7 @@ from sayso.enroll.attempts import Attempts
 from sayso.enroll.audit import AuditLog
 from sayso.enroll.backup import Advance, Backup, backups_made, make_backup
 from sayso.enroll.database import Database as SqliteDatabase
+from sayso.enroll.enrollments import insert_enrollment
 from sayso.enroll.errors import (
     BackupRefused,
     EnrollmentNotFound,
@@ -30,10 +31,10 @@ from sayso.enroll.masterkey import KeyFile, KeySource
 from sayso.enroll.opening import open_database, shared_buckets
 from sayso.enroll.recordings import Recordings
 from sayso.enroll.rights import Rights
-from sayso.enroll.sql import Connection, Database, Row
+from sayso.enroll.sql import Connection, Database
 from sayso.enroll.tenants import Tenants
 from sayso.enroll.types import Enrollment, NewEnrollment, Page, Speaker, Status, Template, Vector
-from sayso.enroll.vault import Keychain, Vault, recording_context
+from sayso.enroll.vault import Keychain, Vault
 from sayso.enroll.vectors import checked_vector
 
 MAX_PAGE = 1000
@@ -113,6 +114,11 @@ class Store:
     def database(self) -> Database:
         """The database, for who searches or copies it as a whole."""
         return self._database
+
+    @property
+    def problems(self) -> list[str]:
+        """What fails in the background now, for readiness and metrics; empty when all goes well."""
+        return [] if self.audit.problem is None else [self.audit.problem]
 
     def check(self) -> list[str]:
         """Read the whole file and return what is damaged; empty when it is sound."""
@@ -213,19 +219,19 @@ class Store:
             columns["consent"] = fields.consent_json(changes["consent"])
         if "expires_at" in changes:
             columns["expires_at"] = fields.checked_expiry(changes["expires_at"])
-        if "status" in changes:
-            if changes["status"] not in get_args(Status):
-                raise InvalidField("status", f"use one of {', '.join(get_args(Status))}")
-            columns["opted_out"] = changes["status"] == "opted_out"
+        if "status" in changes and changes["status"] not in get_args(Status):
+            raise InvalidField("status", f"use one of {', '.join(get_args(Status))}")
         group_names = fields.checked_groups(changes["groups"]) if "groups" in changes else None
         with self._write(tenant) as keychain:
             connection = keychain.connection
             row = rows.speaker_row(connection, tenant, speaker_id)
             connection.execute(
-                "UPDATE speakers SET name = :name, metadata = :metadata, opted_out = :opted_out,"
-                " consent = :consent, expires_at = :expires_at WHERE number = :number",
+                "UPDATE speakers SET name = :name, metadata = :metadata, consent = :consent,"
+                " expires_at = :expires_at WHERE number = :number",
                 {**dict(row), **columns},
             )
+            if "status" in changes:
+                erasure.set_opted_out(keychain, tenant, speaker_id, changes["status"] == "opted_out")
             if group_names is not None:
                 rows.set_groups(connection, row["number"], group_names)
             if changes:
@@ -277,7 +283,7 @@ class Store:
                     raise SpeakerOptedOut(speaker_id)
                 if speaker["enrollments"] >= MAX_ENROLLMENTS:
                     raise TooManyEnrollments(speaker_id, MAX_ENROLLMENTS)
-                stored = _insert_enrollment(keychain, speaker, wanted, new, vectors)
+                stored = insert_enrollment(keychain, speaker, wanted, new, vectors)
                 templates.recompute(keychain, tenant, speaker["number"])
                 rows.touch(connection, tenant, speaker["number"])
                 self.audit.append(keychain, "enrollment.added", tenant, speaker_id)
@@ -367,33 +373,3 @@ class Store:
             if (row["tenant"], row["id"]) == (tenant, speaker_id):
                 erasure.erase_speaker(keychain, row)
                 self.audit.append(keychain, "speaker.expired", tenant, speaker_id)
-
-
-def _insert_enrollment(
-    keychain: Keychain,
-    speaker: Row,
-    enrollment_id: str,
-    new: NewEnrollment,
-    vectors: Mapping[str, Vector],
-) -> Row:
-    connection, number = keychain.connection, speaker["number"]
-    row: Row = connection.execute(
-        "INSERT INTO enrollments"
-        " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-        (
-            number,
-            enrollment_id,
-            new.net_speech_s,
-            new.duration_s,
-            new.snr_db,
-            new.clipping,
-            templates.cohesion(keychain, number, vectors),
-            clock.stamp(clock.now()),
-        ),
-    ).fetchone()
-    templates.store_embeddings(keychain, speaker["tenant"], row["number"], vectors)
-    if new.recording is not None and rows.keeps_recordings(connection, speaker["tenant"]):
-        sealed = keychain.seal(speaker["tenant"], recording_context(row["number"]), new.recording)
-        connection.execute("INSERT INTO recordings VALUES (?, ?)", (row["number"], sealed))
-    return row

@@ -1,6 +1,6 @@
 """Tenants: what they chose, their keys, and their end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sayso.enroll.audit import AuditLog
@@ -9,25 +9,10 @@ from sayso.enroll.errors import TenantNotFound
 from sayso.enroll.fields import checked_id
 from sayso.enroll.sealing import MasterKey, header
 from sayso.enroll.sql import Connection, Database
-from sayso.enroll.vault import Keychain, Vault, embedding_context, recording_context, template_context
+from sayso.enroll.vault import Vault, embedding_context, recording_context, template_context
 
-_BATCH = 200
-
-# What is sealed under a tenant's key: table, owner's column, context, how the owner leads to the tenant.
-_SEALED = (
-    (
-        "templates",
-        "speaker",
-        template_context,
-        "JOIN speakers ON speakers.number = speaker",
-    ),
-    (
-        "embeddings",
-        "enrollment",
-        embedding_context,
-        "JOIN enrollments ON enrollments.number = enrollment JOIN speakers ON speakers.number = speaker",
-    ),
-)
+_SPEAKERS_AT_ONCE = 100
+_VALUES_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -78,8 +63,8 @@ class Tenants:
         checked_id("tenant", tenant)
         with self._database.write(tenant) as connection:
             connection.execute(
-                "INSERT INTO tenants (tenant, revision, deleted_revision, keep_recordings)"
-                " VALUES (:tenant, 0, 0, :keep) ON CONFLICT (tenant) DO UPDATE SET keep_recordings = :keep",
+                "INSERT INTO tenants (tenant, revision, keep_recordings)"
+                " VALUES (:tenant, 0, :keep) ON CONFLICT (tenant) DO UPDATE SET keep_recordings = :keep",
                 {"tenant": tenant, "keep": keep},
             )
             if not keep:
@@ -126,9 +111,10 @@ class Tenants:
             number = keychain.add_key(tenant)
             self._audit.append(keychain, "tenant.key_rotation_started", tenant, key=number)
         total = 0
-        while done := self._reseal(tenant, number):
-            total += done
-            advance(done)
+        for batch in self._sealed_before(tenant, number):
+            self._reseal(tenant, batch)
+            total += len(batch)
+            advance(len(batch))
         with self._database.write(tenant) as connection:
             # what was sealed meanwhile is under this key or a later one: those before open nothing any more
             connection.execute(
@@ -147,43 +133,81 @@ class Tenants:
             self._audit.append(keychain, "master_key.rotated", None, key=new.id)
             keychain.rewrap(new)
 
-    def _reseal(self, tenant: str, number: int) -> int:
+    def _sealed_before(self, tenant: str, key: int) -> Iterator[Sequence["_SealedValue"]]:
+        """Name the values that are sealed with an earlier key than this number, in batches, in one pass.
+
+        Whoever is added meanwhile comes with the new key, so nobody before the last speaker is read again.
+        """
+        last = 0
+        while True:
+            with self._database.read(tenant) as connection:
+                speakers = connection.execute(
+                    "SELECT number FROM speakers WHERE tenant = ? AND number > ? ORDER BY number LIMIT ?",
+                    (tenant, last, _SPEAKERS_AT_ONCE),
+                ).fetchall()
+                if not speakers:
+                    return
+                values = [value for row in speakers for value in _values_of(connection, row["number"], key)]
+            last = speakers[-1]["number"]
+            batch: list[_SealedValue] = []
+            for value in values:
+                batch.append(value)
+                if len(batch) == _VALUES_AT_ONCE or value.table == "recordings":  # up to 25 MB each
+                    yield batch
+                    batch = []
+            if batch:
+                yield batch
+
+    def _reseal(self, tenant: str, values: Sequence["_SealedValue"]) -> None:
+        """Seal values under the tenant's newest key; those deleted in the meantime are passed over."""
         with self._database.write(tenant) as connection:
             keychain = self._vault.keychain(connection)
-            for table, owner, context, joins in _SEALED:
-                if table == "templates" and not connection.seals_templates:
-                    continue
-                rows = connection.execute(
-                    f"SELECT {owner} AS owner, model_sha256, sealed"
-                    f" FROM {table} {joins} WHERE tenant = ? AND substr(sealed, 1, 8) < ? LIMIT ?",
-                    (tenant, header(number), _BATCH),
-                ).fetchall()
-                for row in rows:
-                    where = context(row["owner"], row["model_sha256"])
-                    sealed = keychain.seal(tenant, where, keychain.open(where, row["sealed"]))
+            for value in values:
+                row = connection.execute(
+                    f"SELECT sealed FROM {value.table} WHERE {value.key}", value.key_values
+                ).fetchone()
+                if row is not None:
+                    sealed = keychain.seal(tenant, value.context, keychain.open(value.context, row["sealed"]))
                     connection.execute(
-                        f"UPDATE {table} SET sealed = ? WHERE {owner} = ? AND model_sha256 = ?",
-                        (sealed, row["owner"], row["model_sha256"]),
+                        f"UPDATE {value.table} SET sealed = ? WHERE {value.key}", (sealed, *value.key_values)
                     )
-                if rows:
-                    return len(rows)
-            return _reseal_recording(keychain, tenant, number)
 
 
-def _reseal_recording(keychain: Keychain, tenant: str, number: int) -> int:
-    row = keychain.connection.execute(
-        "SELECT enrollment, sealed FROM recordings JOIN enrollments ON enrollments.number = enrollment"
-        " JOIN speakers ON speakers.number = speaker WHERE tenant = ? AND substr(sealed, 1, 8) < ? LIMIT 1",
-        (tenant, header(number)),
-    ).fetchone()
-    if row is None:
-        return 0
-    where = recording_context(row["enrollment"])
-    sealed = keychain.seal(tenant, where, keychain.open(where, row["sealed"]))
-    keychain.connection.execute(
-        "UPDATE recordings SET sealed = ? WHERE enrollment = ?", (sealed, row["enrollment"])
-    )
-    return 1
+@dataclass(frozen=True)
+class _SealedValue:
+    """One sealed value: its table, the condition that names its row, and what it is sealed for."""
+
+    table: str
+    key: str
+    key_values: tuple[object, ...]
+    context: str
+
+
+def _values_of(connection: Connection, speaker: int, key: int) -> Iterator[_SealedValue]:
+    """Name the values of a speaker that are sealed with an earlier key than this number."""
+    earlier = "substr(sealed, 1, 8) < ?"
+    if connection.seals_templates:
+        for row in connection.execute(
+            f"SELECT model_sha256 FROM templates WHERE speaker = ? AND {earlier}", (speaker, header(key))
+        ).fetchall():
+            model = row["model_sha256"]
+            context = template_context(speaker, model)
+            yield _SealedValue("templates", "speaker = ? AND model_sha256 = ?", (speaker, model), context)
+    for row in connection.execute(
+        "SELECT number, model_sha256 FROM enrollments JOIN embeddings ON enrollment = number"
+        f" WHERE speaker = ? AND {earlier}",
+        (speaker, header(key)),
+    ).fetchall():
+        number, model = row["number"], row["model_sha256"]
+        context = embedding_context(number, model)
+        yield _SealedValue("embeddings", "enrollment = ? AND model_sha256 = ?", (number, model), context)
+    for row in connection.execute(
+        "SELECT number FROM enrollments JOIN recordings ON enrollment = number"
+        f" WHERE speaker = ? AND {earlier}",
+        (speaker, header(key)),
+    ).fetchall():
+        number = row["number"]
+        yield _SealedValue("recordings", "enrollment = ?", (number,), recording_context(number))
 
 
 def _recordings(connection: Connection, tenant: str) -> list[int]:

@@ -64,36 +64,36 @@ def import_speakers(
     """Take over an export's speakers into a tenant; doing it again adds nothing twice.
 
     `models` are the sha256 of those served here. A speaker who is there already keeps name, groups and
-    metadata, and gets the enrolments that are missing. Raises TransferRefused for a file that is not whole,
-    or that holds no vector of a model served here; then nothing is changed.
+    metadata, and gets the enrolments that are missing. Raises TransferRefused, and changes nothing, if the
+    file is cut off, if a field is missing or of another type, or if no vector is of a served model.
     """
     speakers = _checked(lines, models)
     done = Imported()
-    for facts in speakers:
+    for speaker in speakers:
         try:
-            _import(store, tenant, facts, done)
+            _import(store, tenant, speaker, done)
         except EnrollError as error:
-            done.refused.append((facts["id"], str(error)))
+            done.refused.append((speaker.id, str(error)))
         advance()
     return done
 
 
-def _checked(lines: Iterable[str], models: Collection[str]) -> list[dict[str, Any]]:
-    """The speakers of a whole file."""
+def _checked(lines: Iterable[str], models: Collection[str]) -> list["_SpeakerLine"]:
+    """Return the speakers of a whole file, every field of each line checked for its type."""
     try:
         objects = [json.loads(line) for line in lines if line.strip()]
     except (ValueError, RecursionError) as error:
         raise TransferRefused("it is not an export of speakers: a line is not JSON") from error
-    if not objects or not all(isinstance(one, dict) for one in objects):
+    if not objects or not all(isinstance(line, dict) for line in objects):
         raise TransferRefused("it is not an export of speakers")
     if objects[0].get("sayso") != "speakers":
         raise TransferRefused("it is not an export of speakers")
     if objects[0].get("format") != FORMAT:
         raise TransferRefused(f"it has format {objects[0].get('format')}, this version reads {FORMAT}")
-    speakers = objects[1:-1]
-    if objects[-1].get("end") != len(speakers):
+    if objects[-1].get("end") != len(objects) - 2:
         raise TransferRefused("it is cut off: export it again")
-    held = {sha256 for one in speakers for e in one["enrollments"] for sha256 in e["embeddings"]}
+    speakers = [_speaker(_Fields(facts, f"line {n}: ")) for n, facts in enumerate(objects[1:-1], start=2)]
+    held = {sha256 for speaker in speakers for e in speaker.enrollments for sha256 in e.new.embeddings}
     if held and not held & set(models):
         raise TransferRefused(
             f"its vectors are of the models {', '.join(sorted(s[:12] for s in held))}, none of which is "
@@ -102,33 +102,141 @@ def _checked(lines: Iterable[str], models: Collection[str]) -> list[dict[str, An
     return speakers
 
 
-def _import(store: Store, tenant: str, facts: dict[str, Any], done: Imported) -> None:
+@dataclass(frozen=True)
+class _EnrollmentLine:
+    id: str
+    new: NewEnrollment
+
+
+@dataclass(frozen=True)
+class _SpeakerLine:
+    id: str
+    name: str | None
+    groups: list[str]
+    metadata: dict[str, Any]
+    opted_out: bool
+    consent: dict[str, object] | None
+    expires_at: datetime | None
+    enrollments: list[_EnrollmentLine]
+
+
+class _Fields:
+    """The fields of one JSON object; each `get` raises TransferRefused, naming the field by its `place`."""
+
+    def __init__(self, values: object, place: str) -> None:
+        self._place = place
+        self._values: dict[str, Any] = self._typed(values, place.rstrip(": ."), dict)
+
+    def get(self, name: str, *types: type[Any]) -> Any:
+        if name not in self._values:
+            raise TransferRefused(f"{self._place}{name} is missing")
+        return self._typed(self._values[name], f"{self._place}{name}", *types)
+
+    def number(self, name: str, *types: type[Any]) -> Any:
+        value = self.get(name, int, float, *types)
+        return value if value is None else float(value)
+
+    def moment(self, name: str, *types: type[Any]) -> datetime | None:
+        text = self.get(name, str, *types)
+        try:
+            return None if text is None else datetime.fromisoformat(text)
+        except ValueError as error:
+            raise TransferRefused(f"{self._place}{name} is no moment in ISO 8601") from error
+
+    def texts(self, name: str) -> list[str]:
+        values = self.get(name, list)
+        return [self._typed(value, f"{self._place}{name}", str) for value in values]
+
+    def objects(self, name: str) -> "list[_Fields]":
+        values = self.get(name, list)
+        return [_Fields(value, f"{self._place}{name}[{n}].") for n, value in enumerate(values)]
+
+    def nested(self, name: str) -> "_Fields | None":
+        value = self.get(name, dict, _NONE)
+        return None if value is None else _Fields(value, f"{self._place}{name}.")
+
+    def vectors(self, name: str) -> dict[str, Vector]:
+        values = self.get(name, dict)
+        return {sha256: self._vector(text, f"{self._place}{name}") for sha256, text in values.items()}
+
+    def _vector(self, text: object, what: str) -> Vector:
+        try:
+            return from_blob(base64.b64decode(self._typed(text, what, str), validate=True))
+        except ValueError as error:
+            raise TransferRefused(f"{what} holds a vector that cannot be read") from error
+
+    @staticmethod
+    def _typed(value: object, what: str, *types: type[Any]) -> Any:
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            wanted = " or ".join(_NAMES[kind] for kind in types)
+            raise TransferRefused(f"{what} must be {wanted}")
+        return value
+
+
+_NONE = type(None)
+_NAMES: dict[type[Any], str] = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a number",
+    float: "a fraction",
+    _NONE: "null",
+}
+
+
+def _speaker(facts: _Fields) -> _SpeakerLine:
+    consent = facts.nested("consent")
+    return _SpeakerLine(
+        id=facts.get("id", str),
+        name=facts.get("name", str, _NONE),
+        groups=facts.texts("groups"),
+        metadata=facts.get("metadata", dict),
+        opted_out=facts.get("status", str) == "opted_out",
+        consent=None if consent is None else _consent(consent),
+        expires_at=facts.moment("expires_at", _NONE),
+        enrollments=[_enrollment(recording) for recording in facts.objects("enrollments")],
+    )
+
+
+def _consent(facts: _Fields) -> dict[str, object]:
+    return {"given_at": facts.moment("given_at"), "reference": facts.get("reference", str, _NONE)}
+
+
+def _enrollment(facts: _Fields) -> _EnrollmentLine:
+    new = NewEnrollment(
+        net_speech_s=facts.number("net_speech_s"),
+        duration_s=facts.number("duration_s"),
+        snr_db=facts.number("snr_db", _NONE),
+        clipping=facts.number("clipping"),
+        embeddings=facts.vectors("embeddings"),
+    )
+    return _EnrollmentLine(facts.get("id", str), new)
+
+
+def _import(store: Store, tenant: str, speaker: _SpeakerLine, done: Imported) -> None:
     try:
-        store.speaker(tenant, facts["id"])
+        store.speaker(tenant, speaker.id)
         done.known += 1
     except SpeakerNotFound:
-        consent, expires = facts["consent"], facts["expires_at"]
         store.create_speaker(
             tenant,
-            facts["id"],
-            facts["name"],
-            facts["groups"],
-            facts["metadata"],
-            consent and {**consent, "given_at": datetime.fromisoformat(consent["given_at"])},
-            expires and datetime.fromisoformat(expires),
+            speaker.id,
+            speaker.name,
+            speaker.groups,
+            speaker.metadata,
+            speaker.consent,
+            speaker.expires_at,
         )
         done.created += 1
-    there = {one.id for one in store.enrollments(tenant, facts["id"])}
-    for one in facts["enrollments"]:
-        if one["id"] in there:
+    present = {enrollment.id for enrollment in store.enrollments(tenant, speaker.id)}
+    for enrollment in speaker.enrollments:
+        if enrollment.id in present:
             done.already_there += 1
             continue
-        vectors = {sha256: _vector(text) for sha256, text in one["embeddings"].items()}
-        report = (one["net_speech_s"], one["duration_s"], one["snr_db"], one["clipping"])
-        store.add_enrollment(tenant, facts["id"], NewEnrollment(*report, vectors), one["id"])
+        store.add_enrollment(tenant, speaker.id, enrollment.new, enrollment.id)
         done.enrollments += 1
-    if facts["status"] == "opted_out":
-        store.update_speaker(tenant, facts["id"], status="opted_out")
+    if speaker.opted_out:
+        store.update_speaker(tenant, speaker.id, status="opted_out")
 
 
 def _facts(speaker: Speaker) -> dict[str, Any]:
@@ -157,13 +265,6 @@ def _enrollments(store: Store, tenant: str, speaker_id: str) -> Iterator[dict[st
                 for sha256, vector in vectors.get(one.id, {}).items()
             },
         }
-
-
-def _vector(text: str) -> Vector:
-    try:
-        return from_blob(base64.b64decode(text, validate=True))
-    except ValueError as error:
-        raise TransferRefused("a vector in it cannot be read") from error
 
 
 def _line(value: dict[str, Any]) -> str:

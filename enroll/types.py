@@ -66,7 +66,8 @@ class Enrollment:
 class NewEnrollment:
     """What a recording brings: its speech report and one unit vector `[dim]` per model (by sha256).
 
-    The recording itself, as bytes, is kept only for a tenant who chose that.
+    `digest`, the sha256 of all its samples, is kept so that the enrolled recording verifies nobody. The
+    recording itself, as bytes, is kept only for a tenant who chose that.
     """
 
     net_speech_s: float
@@ -75,6 +76,7 @@ class NewEnrollment:
     clipping: float
     embeddings: Mapping[str, Vector]
     recording: bytes | None = field(default=None, repr=False)
+    digest: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,28 +19,27 @@ from sayso.service.settings import Settings
 class Call:
     """One request: whose speakers it may touch, what it may see, its id, and how long its stages took.
 
-    `attempt` names what is tried, the request's id if nothing else: under one name a speaker is guessed at
-    once and a recording used once. None is the operator, who is not held to that. `alone` is whether no other
-    request needs the cores, `departed` whether the client has gone.
+    `attempt` names what the caller tries: requests of one name count as one guess at a speaker and as one use
+    of a recording. The `operator` is not held to limits on guesses. `alone` tells whether no other request
+    needs the cores, `departed` whether the client has gone.
     """
 
     tenant: str
     request_id: str
+    attempt: str
     scores: bool = False
-    attempt: str | None = ""
+    operator: bool = False
     time_limit_s: float | None = None
     alone: bool = True
     departed: Callable[[], bool] = lambda: False
     stages: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
-    def __post_init__(self) -> None:
-        self.attempt = self.request_id if self.attempt == "" else self.attempt
-
     @classmethod
-    def of(cls, key: ApiKey, request_id: str, settings: Settings, attempt: str = "") -> Call:
+    def of(cls, key: ApiKey, request_id: str, settings: Settings, attempt: str) -> Call:
         """A call by this key."""
-        return cls(key.tenant, request_id, key.allows("scores"), attempt, settings.request_timeout_s)
+        scores, limit_s = key.allows("scores"), settings.request_timeout_s
+        return cls(key.tenant, request_id, attempt, scores, time_limit_s=limit_s)
 
     def left_s(self) -> float | None:
         """Seconds left to work in, None without a limit; raises `TookTooLong` when there are none.

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sayso.enroll.attempts import AttemptLimits
 from sayso.enroll.decision import decide_identify, decide_verify, score
-from sayso.enroll.errors import SpeakerOptedOut, StoreCorrupt
+from sayso.enroll.errors import AttemptsDelayed, SpeakerLocked, SpeakerOptedOut, StoreCorrupt
 from sayso.enroll.index import index_of
 from sayso.enroll.types import NewEnrollment
 from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, decode, encode
@@ -26,7 +27,6 @@ from sayso.runtime.speech import QualityLimits, SpeechDetector, SpeechReport
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.call import Call
 from sayso.service.errors import ServiceError
-from sayso.service.guard import Guard
 from sayso.service.limits import RateLimits
 from sayso.service.metrics import Metrics
 from sayso.service.schemas import (
@@ -117,15 +117,17 @@ class Engine:
             model.embedder.sha256: self._embed(call, model, heard).vector for model in self.models.values()
         }
         report = heard.report
-        file = encode(data) if isinstance(data, Recording) else data  # kept where the tenant wants it
         new = NewEnrollment(
-            report.net_speech_s, report.duration_s, report.snr_db, report.clipping, vectors, file
+            report.net_speech_s,
+            report.duration_s,
+            report.snr_db,
+            report.clipping,
+            vectors,
+            recording=encode(data) if isinstance(data, Recording) else data,  # kept where the tenant wants it
+            digest=heard.digest if self.settings.replay_days else None,
         )
         with call.stage("store"):
             speaker, enrollment = self.store.add_enrollment(call.tenant, speaker_id, new, enrollment_id)
-            self.store.attempts.enrolled(
-                call.tenant, speaker_id, enrollment.id, heard.digest, self.settings.attempt_limits
-            )
         return EnrollmentAdded(
             enrollment=EnrollmentOut.seen(enrollment, call.scores),
             status=speaker.status,
@@ -140,16 +142,18 @@ class Engine:
     def verify(self, call: Call, speaker_id: str, data: Audio, model_name: str | None = None) -> Verification:
         """Is this recording of that speaker?"""
         model = self.model(model_name)
-        policy = model.decides()
-        guard = Guard(self.store.attempts, call.tenant, call.attempt, self.settings.attempt_limits)
+        policy, attempts, limits = model.decides(), self.store.attempts, self._limits(call)
         with call.stage("store"):
             template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
-            guard.admit([speaker_id])
+            attempts.admit(call.tenant, [speaker_id], call.attempt, limits)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
         vector = self._embed(call, model, heard).vector
         with call.stage("search"):
             decided = decide_verify(score(vector, template.vector), policy, self._doubts(heard))
-            guard.settle("verify", speaker_id, decided.decision == "accept", heard.digest)
+            if decided.decision == "accept":
+                attempts.succeeded(call.tenant, speaker_id, "verify", heard.digest, call.attempt, limits)
+            else:
+                attempts.failed(call.tenant, speaker_id, call.attempt, limits)
         self._count("verify", decided.decision, decided.score, model)
         self._log(call, "verify", decided.decision, decided.score, model, speaker_id)
         return Verification(
@@ -181,10 +185,13 @@ class Engine:
         speakers is to guess at them, so a search among them that does not match is the nearest one's failure.
         """
         model = self.model(model_name)
-        policy = model.decides()
-        guard = Guard(self.store.attempts, call.tenant, call.attempt, self.settings.attempt_limits)
+        policy, attempts, limits = model.decides(), self.store.attempts, self._limits(call)
+        barred: frozenset[str] = frozenset()
         with call.stage("store"):
-            barred = guard.barred() if among is None else guard.admit(among)
+            if among is None:
+                barred = attempts.barred(call.tenant, call.attempt, limits)
+            else:
+                attempts.admit(call.tenant, among, call.attempt, limits)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
         vector = self._embed(call, model, heard).vector
         with call.stage("search"):
@@ -194,11 +201,21 @@ class Engine:
             found = [candidate for candidate in found if candidate.speaker_id not in barred]
             threshold = model.search_threshold(self.settings.identify_fpir, searched)
             margin = self.settings.identify_margin
-            decided = decide_identify(found, threshold.value, margin, policy, self._doubts(heard))
-            if decided.speaker_id is not None:
-                guard.settle("identify", decided.speaker_id, True, heard.digest)
-            elif among is not None and found:
-                guard.settle("identify", found[0].speaker_id, False, heard.digest)
+            while True:
+                decided = decide_identify(found, threshold.value, margin, policy, self._doubts(heard))
+                if decided.speaker_id is None:
+                    break
+                try:
+                    attempts.succeeded(
+                        call.tenant, decided.speaker_id, "identify", heard.digest, call.attempt, limits
+                    )
+                    break
+                except (AttemptsDelayed, SpeakerLocked):  # by others' failures since `barred` was asked
+                    if among is not None:
+                        raise
+                    found = [candidate for candidate in found if candidate.speaker_id != decided.speaker_id]
+            if decided.speaker_id is None and among is not None and found:
+                attempts.failed(call.tenant, found[0].speaker_id, call.attempt, limits)
         shown = found[:top_k] if call.scores else [c for c in found[:1] if c.speaker_id == decided.speaker_id]
         self._count("identify", decided.decision, decided.score, model)
         self._log(call, "identify", decided.decision, decided.score, model, decided.speaker_id)
@@ -266,7 +283,7 @@ class Engine:
 
     def embed_kept(self, data: bytes, model_name: str) -> NDArray[np.float32]:
         """The vector of a recording that was enrolled before, under a model served since then."""
-        call = Call("", "")
+        call = Call("", "", "")
         return self._embed(call, self.model(model_name), self._hear(call, data, 0.0)).vector
 
     def ready(self) -> None:
@@ -292,6 +309,9 @@ class Engine:
         for model in self.models.values():
             vector: NDArray[np.float32] = model.embedder.embed(speech).vector
             self.index.search("", model.embedder.sha256, vector, k=1)
+
+    def _limits(self, call: Call) -> AttemptLimits | None:
+        return None if call.operator else self.settings.attempt_limits
 
     def _hear(self, call: Call, data: Audio, required_speech_s: float) -> Heard:
         settings = self.settings

@@ -9,7 +9,7 @@ import structlog
 
 
 def configure(level: str) -> None:
-    """Send our events and uvicorn's through one JSON renderer."""
+    """Send our events, the store's and uvicorn's through one JSON renderer."""
     number = logging.getLevelName(level.upper())
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
@@ -27,7 +27,7 @@ def configure(level: str) -> None:
             processor=structlog.processors.JSONRenderer(), foreign_pre_chain=shared
         )
     )
-    for name in ("uvicorn", "uvicorn.error"):
+    for name in ("uvicorn", "uvicorn.error", "sayso"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(max(number, logging.WARNING))

@@ -89,7 +89,7 @@ class _Stream:
         self.next_at_s = self.required_s
 
     def call(self) -> Call:
-        return Call.of(self.key, self.request_id, self.engine.settings)
+        return Call.of(self.key, self.request_id, self.engine.settings, self.request_id)
 
     def speech(self) -> dict[str, Any]:
         """The `speech` message."""

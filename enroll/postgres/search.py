@@ -138,6 +138,11 @@ class PostgresIndex:
             )
             return [f"index {row['name']} is not valid: run `sayso store index` again" for row in found]
 
+    @property
+    def problems(self) -> list[str]:
+        """Nothing is done in the background."""
+        return []
+
     def large(self, above: int = _LARGE) -> list[LargeTenant]:
         """Return tenants and models with more templates than this, the largest first."""
         with self._database.read() as connection:

@@ -70,7 +70,7 @@ def store() -> Store:
 
 def call(tenant: str) -> Call:
     """The operator's: it sees scores and is not held to attempts."""
-    return Call(tenant, uuid.uuid4().hex, scores=True, attempt=None)
+    return Call(tenant, uuid.uuid4().hex, "", scores=True, operator=True)
 
 
 def show(value: Any, as_json: bool, text: str) -> None:

@@ -15,7 +15,18 @@ from sayso.enroll.index import Index, index_of
 from sayso.enroll.masterkey import KeyText
 from sayso.enroll.store import Store
 
-CONTRACT = ("audit", "contract", "idempotency", "index", "keys", "recordings", "rights", "store", "threads")
+CONTRACT = (
+    "attempts",
+    "audit",
+    "contract",
+    "idempotency",
+    "index",
+    "keys",
+    "recordings",
+    "rights",
+    "store",
+    "threads",
+)
 Opener = Callable[..., Store]
 
 

@@ -131,14 +131,14 @@ def test_a_restore_unlocks_nobody_and_forgets_no_recording(store: Store, path: P
     store.backup(backup)
     store.attempts.succeeded("t", "alice", "verify", b"voice", "1", limits)
     for attempt in "23":
-        store.attempts.failed("t", "bob", attempt)
+        store.attempts.failed("t", "bob", attempt, limits)
     enrol(store, "later")
-    store.attempts.failed("t", "later", "4")
+    store.attempts.failed("t", "later", "4", limits)
     restore(path, backup)
     with pytest.raises(RecordingReplayed):
         store.attempts.succeeded("t", "alice", "verify", b"voice", "5", limits)
     with pytest.raises(SpeakerLocked):
-        store.attempts.admit("t", "bob", "6", limits)
+        store.attempts.admit("t", ["bob"], "6", limits)
     assert sound(store)
 
 
@@ -148,10 +148,9 @@ def test_a_restore_on_a_new_machine_knows_locks_and_recordings(
     limits = AttemptLimits(delay_after=0, delay_s=0, lock_after=2, replay_days=1)
     for name in ("alice", "bob"):
         enrol(store, name)
-    enrolled = store.enrollments("t", "alice")[0].id
-    store.attempts.enrolled("t", "alice", enrolled, b"enrolled voice", limits)
+    store.add_enrollment("t", "alice", recording(2, REQUIRED_S, digest=b"enrolled voice"))
     for attempt in "12":
-        store.attempts.failed("t", "bob", attempt)
+        store.attempts.failed("t", "bob", attempt, limits)
     store.backup(backup)
     elsewhere = tmp_path / "elsewhere" / "sayso.db"
     restore_backup(elsewhere, backup, KeyFile(path.with_name("master.key")))
@@ -159,7 +158,7 @@ def test_a_restore_on_a_new_machine_knows_locks_and_recordings(
         with pytest.raises(RecordingReplayed):
             restored.attempts.succeeded("t", "alice", "verify", b"enrolled voice", "3", limits)
         with pytest.raises(SpeakerLocked):
-            restored.attempts.admit("t", "bob", "4", limits)
+            restored.attempts.admit("t", ["bob"], "4", limits)
 
 
 def test_a_new_speaker_of_an_erased_ones_name_is_another(store: Store, path: Path, backup: Path) -> None:

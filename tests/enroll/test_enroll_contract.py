@@ -5,11 +5,14 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from enroll_samples import MODEL, REQUIRED_S, normalised, recording, unit
 
+from sayso.enroll import clock
 from sayso.enroll.attempts import AttemptLimits
 from sayso.enroll.decision import score
 from sayso.enroll.errors import (
@@ -51,40 +54,46 @@ def test_a_search_equals_brute_force(store: Store, index: Index, rounding: float
             )
 
 
-def test_failures_delay_and_then_lock_whichever_store_counts_them(store: Store, opened: Opener) -> None:
+def test_failures_delay_and_then_lock_whichever_store_counts_them(
+    store: Store, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = datetime.now(UTC)
     enrol(store, "alice", 1)
     with opened() as other:
         for turn, counting in enumerate((store, other)):
-            counting.attempts.admit("t", "alice", "next", LIMITS)
-            counting.attempts.failed("t", "alice", f"a{turn}")
-            counting.attempts.failed("t", "alice", f"a{turn}")  # the same attempt counts once
+            counting.attempts.admit("t", ["alice"], "next", LIMITS)
+            counting.attempts.failed("t", "alice", f"a{turn}", LIMITS)
+            counting.attempts.failed("t", "alice", f"a{turn}", LIMITS)  # the same attempt counts once
         with pytest.raises(AttemptsDelayed):
-            store.attempts.admit("t", "alice", "next", LIMITS)
+            store.attempts.admit("t", ["alice"], "next", LIMITS)
         for turn in range(2, 4):
-            other.attempts.failed("t", "alice", f"a{turn}")
+            later = start + timedelta(seconds=turn * LIMITS.delay_s)
+            monkeypatch.setattr(clock, "now", lambda moment=later: moment)
+            other.attempts.failed("t", "alice", f"a{turn}", LIMITS)
         with pytest.raises(SpeakerLocked):
-            store.attempts.admit("t", "alice", "next", LIMITS)
+            store.attempts.admit("t", ["alice"], "next", LIMITS)
         assert other.attempts.barred("t", "next", LIMITS) == {"alice"}
         assert store.attempts.barred("u", "next", LIMITS) == frozenset()
         store.attempts.unlock("t", "alice")
-        other.attempts.admit("t", "alice", "next", LIMITS)
+        other.attempts.admit("t", ["alice"], "next", LIMITS)
 
 
 def test_a_recording_is_good_once_in_all_stores(store: Store, opened: Opener) -> None:
     enrol(store, "alice", 1)
+    free = replace(LIMITS, delay_after=0, lock_after=0)
     with opened() as other:
-        store.attempts.succeeded("t", "alice", "verify", b"sound", "a1", LIMITS)
-        other.attempts.succeeded("t", "alice", "verify", b"sound", "a1", LIMITS)  # the same attempt
-        other.attempts.succeeded("t", "alice", "identify", b"sound", "a2", LIMITS)
+        store.attempts.succeeded("t", "alice", "verify", b"sound", "a1", free)
+        other.attempts.succeeded("t", "alice", "verify", b"sound", "a1", free)  # the same attempt
+        other.attempts.succeeded("t", "alice", "identify", b"sound", "a2", free)
         with pytest.raises(RecordingReplayed):
-            other.attempts.succeeded("t", "alice", "verify", b"sound", "a3", LIMITS)
-        store.attempts.enrolled("t", "alice", "e1", b"enrolled", LIMITS)
+            other.attempts.succeeded("t", "alice", "verify", b"sound", "a3", free)
+        store.add_enrollment("t", "alice", recording(2, digest=b"enrolled"), "e2")
         with pytest.raises(RecordingReplayed):
-            other.attempts.succeeded("t", "alice", "verify", b"enrolled", "a4", LIMITS)
-        store.delete_enrollment("t", "alice", "e1")
-        other.attempts.succeeded("t", "alice", "verify", b"enrolled", "a5", LIMITS)
+            other.attempts.succeeded("t", "alice", "verify", b"enrolled", "a4", free)
+        store.delete_enrollment("t", "alice", "e2")
+        other.attempts.succeeded("t", "alice", "verify", b"enrolled", "a5", free)
         store.delete_speaker("t", "alice")
-        other.attempts.succeeded("t", "alice", "verify", b"sound", "a6", LIMITS)  # nobody to remember it for
+        other.attempts.succeeded("t", "alice", "verify", b"sound", "a6", free)  # nobody to remember it for
 
 
 def test_one_of_many_writers_creates_a_speaker(store: Store, opened: Opener) -> None:
@@ -157,7 +166,7 @@ def test_a_restart_changes_nothing(opened: Opener) -> None:
         for seed in range(5):
             enrol(store, f"s{seed}", seed)
         store.update_speaker("t", "s3", status="opted_out")
-        store.attempts.failed("t", "s1", "a")
+        store.attempts.failed("t", "s1", "a", LIMITS)
         store.audit.note("verify", "t", "s1", decision="reject")
         before = store.speakers("t"), index_of(store).search("t", MODEL, unit(2), 5)
     with opened() as store:

@@ -26,7 +26,7 @@ vector = np.full(64, 0.125, np.float32)
 with Store(sys.argv[1], {REQUIRED_S}) as store:
     while True:
         speaker = store.create_speaker("t")
-        new = NewEnrollment({REQUIRED_S}, 12.0, None, 0.0, {{"{MODEL}": vector}})
+        new = NewEnrollment({REQUIRED_S}, 12.0, None, 0.0, {{"{MODEL}": vector}}, digest=b"voice")
         enrollment = store.add_enrollment("t", speaker.id, new)[1]
         print(speaker.id, enrollment.id, flush=True)
 """
@@ -74,6 +74,9 @@ def assert_holds(path: Path, acknowledged: list[tuple[str, str]]) -> None:
         assert store.check() == store.check_templates() == []
         kept = {(speaker, e.id) for speaker, _ in acknowledged for e in store.enrollments("t", speaker)}
         assert set(acknowledged) <= kept
+        with store.database.read() as connection:  # no recording is enrolled that could be replayed
+            without = connection.execute("SELECT COUNT(*) FROM enrollments WHERE digest IS NULL")
+            assert without.fetchone()[0] == 0
         index = SpeakerIndex(store)
         index.warm()
         assert index.check() == []

@@ -143,7 +143,7 @@ def test_many_processes_may_create_it_at_once(path: Path) -> None:
 def test_a_write_that_raises_leaves_nothing(path: Path) -> None:
     def fail(database: Database) -> None:
         with database.write() as connection:
-            connection.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('t', 1, 0)")
+            connection.execute("INSERT INTO tenants (tenant, revision) VALUES ('t', 1)")
             raise KeyError
 
     with closing(Database(path)) as database:
@@ -157,13 +157,13 @@ def test_a_reader_sees_one_snapshot(path: Path) -> None:
     with closing(Database(path)) as database, database.read() as reader:
         assert reader.execute("SELECT COUNT(*) FROM tenants").fetchone()[0] == 0
         with database.write() as writer:
-            writer.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('t', 1, 0)")
+            writer.execute("INSERT INTO tenants (tenant, revision) VALUES ('t', 1)")
         assert reader.execute("SELECT COUNT(*) FROM tenants").fetchone()[0] == 0
 
 
 def test_readers_cannot_write(path: Path) -> None:
     with closing(Database(path)) as database, pytest.raises(StoreUnavailable), database.read() as reader:
-        reader.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('t', 1, 0)")
+        reader.execute("INSERT INTO tenants (tenant, revision) VALUES ('t', 1)")
 
 
 def test_a_writer_in_the_way_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,18 +178,74 @@ def test_a_writer_in_the_way_is_named(path: Path, monkeypatch: pytest.MonkeyPatc
         pass
 
 
-def test_a_purge_held_up_by_a_reader_is_made_up_for(path: Path) -> None:
+def test_a_purge_held_up_by_a_reader_is_made_up_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "_PURGE_EVERY_S", 0.0)
     wal = path.with_name("sayso.db-wal")
     with closing(Database(path)) as database:
         with database.read() as reader:
             reader.execute("SELECT COUNT(*) FROM tenants").fetchone()
             with database.write() as writer:
-                writer.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('t', 1, 0)")
+                writer.execute("INSERT INTO tenants (tenant, revision) VALUES ('t', 1)")
             database.purge()
             assert wal.stat().st_size > 0
-        with database.write() as writer:
-            writer.execute("INSERT INTO tenants (tenant, revision, deleted_revision) VALUES ('u', 1, 0)")
+        database.purge_pending()
         assert wal.stat().st_size == 0
+
+
+def test_nobody_waits_for_a_long_reader(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit empties no log, and a purge never waits for readers while it keeps other writers out."""
+    monkeypatch.setattr(database_module, "_PURGE_EVERY_S", 0.0)
+    statements: list[str] = []
+    with closing(Database(path)) as database, database.read() as reader:
+        reader.execute("SELECT COUNT(*) FROM tenants").fetchone()
+        assert database._writer is not None
+        database._writer.set_trace_callback(statements.append)
+        for _ in range(3):
+            database.purge_pending()
+            with database.write() as writer:
+                writer.execute("UPDATE tenants SET revision = 1")
+                writer.execute("INSERT INTO erasures VALUES ('speaker', 1, '') ON CONFLICT DO NOTHING")
+            begun = len(statements) - statements[::-1].index("BEGIN IMMEDIATE") - 1
+            assert not any("checkpoint" in statement for statement in statements[begun:])
+        database.purge()
+    before = [
+        statements[place - 1] for place, statement in enumerate(statements) if "checkpoint" in statement
+    ]
+    assert before
+    assert set(before) == {"PRAGMA busy_timeout = 0"}
+
+
+def test_a_reader_that_cannot_roll_back_is_closed(path: Path) -> None:
+    with closing(Database(path)) as database:
+        with database.read() as connection:
+            connection.execute("SELECT COUNT(*) FROM tenants").fetchone()
+            connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+        assert database._pool == []
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+        with database.read() as connection:
+            assert connection.execute("SELECT COUNT(*) FROM tenants").fetchone()[0] == 0
+
+
+def test_a_writer_that_cannot_roll_back_is_replaced(path: Path) -> None:
+    with closing(Database(path)) as database:
+
+        def fail() -> None:
+            with database.write() as connection:
+                connection.execute("INSERT INTO tenants (tenant, revision) VALUES ('t', 1)")
+                connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+                raise KeyError
+
+        first = database._writer
+        with pytest.raises(KeyError):
+            fail()
+        assert first is not None
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            first.execute("SELECT 1")
+        with database.write() as connection:
+            assert connection.execute("SELECT * FROM tenants").fetchall() == []
+            connection.execute("INSERT INTO tenants (tenant, revision) VALUES ('u', 1)")
+        assert database.check() == []
 
 
 def test_connections_are_shared_not_kept_per_thread(path: Path) -> None:

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, normalised, unit
 
-from sayso.enroll.errors import SpeakerOptedOut
+from sayso.enroll import clock
+from sayso.enroll.attempts import AttemptLimits
+from sayso.enroll.enrollments import salted_digest
+from sayso.enroll.errors import RecordingReplayed, SpeakerOptedOut
 from sayso.enroll.index import SpeakerIndex
 from sayso.enroll.schema import MIGRATIONS
 from sayso.enroll.store import Store
@@ -53,6 +56,31 @@ def test_it_opens_with_everything_in_it(version: int, path: Path) -> None:
         assert index.search("t", MODEL, vector, 5)[0][0].speaker_id == "alice"
         assert index.check() == []
         assert store.audit.verify().broken is None
+
+
+@pytest.mark.parametrize("version", [v for v in VERSIONS if v >= 3])
+def test_locks_and_used_recordings_are_kept(version: int, path: Path) -> None:
+    limits = AttemptLimits(0, 0.0, 3, 30.0)
+    with closing(sqlite3.connect(written_by(version, path), isolation_level=None)) as connection:
+        number, enrolled = connection.execute(
+            "SELECT speakers.number, enrollments.number FROM speakers JOIN enrollments"
+            " ON speaker = speakers.number WHERE tenant = 't' AND speakers.id = 'alice'"
+        ).fetchone()
+        bob = connection.execute("SELECT number FROM speakers WHERE tenant = 't' AND id = 'bob'").fetchone()
+        now = clock.stamp(clock.now())
+        digests = [salted_digest("t", "alice", sound) for sound in (b"enrolled", b"used")]
+        connection.execute(
+            "INSERT INTO heard VALUES (?, ?, 'enroll', 'e1', ?, '2020')", (number, digests[0], enrolled)
+        )
+        connection.execute(
+            "INSERT INTO heard VALUES (?, ?, 'verify', 'a', NULL, ?)", (number, digests[1], now)
+        )
+        connection.execute("INSERT INTO attempts VALUES (?, 3, 'a', ?)", (*bob, now))
+    with Store(path, REQUIRED_S) as store:
+        for sound in (b"enrolled", b"used"):
+            with pytest.raises(RecordingReplayed):
+                store.attempts.succeeded("t", "alice", "verify", sound, "b", limits)
+        assert store.attempts.barred("t", "b", limits) == {"bob"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

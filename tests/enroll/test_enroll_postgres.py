@@ -13,10 +13,14 @@ import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 from pgserver import MASTER_KEY, Server
 
+from sayso.enroll import clock
+from sayso.enroll.attempts import AttemptLimits
+from sayso.enroll.enrollments import salted_digest
 from sayso.enroll.errors import (
     BackupRefused,
     InvalidField,
     MasterKeyUnusable,
+    RecordingReplayed,
     StoreBusy,
     StoreForeign,
     StoreTooNew,
@@ -31,6 +35,7 @@ from sayso.enroll.store import Store
 from sayso.enroll.templates import insert_templates
 from sayso.enroll.vault import Keychain
 
+LIMITS = AttemptLimits(5, 30.0, 50, 30.0)
 OF_TENANT = (
     "tenants",
     "speakers",
@@ -43,7 +48,7 @@ OF_TENANT = (
     "api_keys",
     "answers",
     "attempts",
-    "heard",
+    "used_recordings",
 )
 
 
@@ -72,7 +77,8 @@ def enrol(store: Store, tenant: str, name: str, seed: int) -> None:
     store.add_enrollment(tenant, name, recording(seed, REQUIRED_S))
     store.keys.create_key(tenant, ["read"], "")
     store.answers.remember(tenant, tenant, "key", "f", 200, b"{}")
-    store.attempts.failed(tenant, name, "a")
+    store.attempts.succeeded(tenant, name, "verify", b"voice", "a", LIMITS)
+    store.attempts.failed(tenant, name, "b", LIMITS)
 
 
 def counts(address: str, tenant: str | None) -> dict[str, int]:
@@ -93,7 +99,6 @@ def test_rows_are_shown_by_tenant_even_to_their_owner(store: Store, address: str
     assert set(counts(address, None).values()) == {0}
     assert set(counts(address, "nobody").values()) == {0}
     of_t, of_u, of_all = (counts(address, tenant) for tenant in ("t", "u", "*"))
-    del of_t["heard"], of_u["heard"], of_all["heard"]  # nothing was accepted
     assert min(of_t.values()) > 0
     assert {table: of_t[table] + of_u[table] for table in of_t} == of_all
 
@@ -135,7 +140,7 @@ def fill(store: Store, tenant: str, speakers: int, dim: int) -> np.ndarray:
     with store.database.write() as connection:
         keychain: Keychain = store._vault.keychain(connection)
         connection.execute("INSERT INTO models VALUES (?, ?)", (MODEL, dim))
-        connection.execute("INSERT INTO tenants VALUES (?, 1, 0, false)", (tenant,))
+        connection.execute("INSERT INTO tenants VALUES (?, 1, false)", (tenant,))
         connection.executemany(
             "INSERT INTO speakers (tenant, id, metadata, enrollments, net_speech_s, revision, created_at,"
             " updated_at) VALUES (?, ?, '{}', 1, 20, 1, 'now', 'now')",
@@ -236,18 +241,43 @@ def test_tables_of_others_and_of_newer_versions_are_left_alone(server: Server) -
         opened(server.url(newer))
 
 
+OF_THE_FIRST_VERSION = (
+    "INSERT INTO tenants VALUES ('t', 3, 0, false)",
+    "INSERT INTO speakers VALUES (1, 't', 'alice', 'Alice', '{}', false, 2, 20, 3, '2026', '2026')",
+    "INSERT INTO enrollments VALUES (1, 1, 'e1', 10, 12, NULL, 0, NULL, '2026')",
+    "INSERT INTO enrollments VALUES (2, 1, 'e2', 10, 12, NULL, 0, NULL, '2026')",
+    "INSERT INTO attempts VALUES (1, 1, 'a', '2026-01-01T00:00:00.000Z')",
+)
+
+
 def test_tables_of_the_first_version_are_brought_to_this_one(
     address: str, server: Server, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr(module, "MIGRATIONS", module.MIGRATIONS[:1])
-        with opened(address) as store:
-            enrol(store, "t", "alice", 1)
+        with opened(address) as store, store.database.write() as connection:
+            for statement in OF_THE_FIRST_VERSION:
+                connection.execute(statement)
+            digest = salted_digest("t", "alice", b"enrolled")
+            for number in (1, 2):
+                connection.execute(
+                    "INSERT INTO heard VALUES (1, ?, 'enroll', ?, ?, '2026') ON CONFLICT DO NOTHING",
+                    (digest, f"e{number}", number),
+                )
+            used = salted_digest("t", "alice", b"voice")
+            connection.execute(
+                "INSERT INTO heard VALUES (1, ?, 'verify', 'a', NULL, ?)", (used, clock.stamp(clock.now()))
+            )
     with opened(address) as store, store.database.read() as connection:
-        assert store.speaker("t", "alice").status == "enrolled"
+        assert store.speaker("t", "alice").name == "Alice"
         assert connection.execute("SELECT version FROM sayso_version").fetchone()[0] == len(module.MIGRATIONS)
-        indexes = connection.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'heard'").fetchall()
-    assert sum("WHERE" in row[0] for row in indexes) == 3
+        digests = connection.execute("SELECT digest FROM enrollments ORDER BY number").fetchall()
+        assert [row[0] for row in digests] == [digest, None]  # of the second it was not kept then
+        assert connection.execute("SELECT tenant FROM attempts").fetchone()[0] == "t"
+    with opened(address) as store:
+        for sound in (b"voice", b"enrolled"):
+            with pytest.raises(RecordingReplayed):
+                store.attempts.succeeded("t", "alice", "verify", sound, "c", LIMITS)
 
 
 def test_a_server_without_pgvector_is_told_so(server: Server, name: str) -> None:

@@ -171,3 +171,30 @@ def test_everything_about_a_speaker_is_given_out_and_that_is_logged(store: Store
     assert [e["event"] for e in found["audit"]][-2:] == ["verify", "speaker.exported"]
     with pytest.raises(SpeakerNotFound):
         store.rights.everything_about("u", "alice")
+
+
+@pytest.mark.parametrize("out", ["by id", "by a change"])
+@pytest.mark.parametrize("back", ["by id", "by a change"])
+def test_an_opt_out_that_is_withdrawn_is_withdrawn_for_good(store: Store, out: str, back: str) -> None:
+    """However it was said and taken back: a speaker of that id can be deleted and created again."""
+    store.create_speaker("t", "alice")
+    if out == "by id":
+        store.rights.opt_out("t", "alice")
+    else:
+        store.update_speaker("t", "alice", status="opted_out")
+    assert store.speaker("t", "alice").status == "opted_out"
+    if back == "by id":
+        store.rights.opt_in("t", "alice")
+    else:
+        store.update_speaker("t", "alice", status="enrolling")
+    store.delete_speaker("t", "alice")
+    assert store.create_speaker("t", "alice").status == "enrolling"
+
+
+def test_a_change_that_says_nothing_of_the_status_leaves_an_opt_out(store: Store) -> None:
+    store.create_speaker("t", "alice")
+    store.update_speaker("t", "alice", status="opted_out")
+    assert store.update_speaker("t", "alice", name="Alice").status == "opted_out"
+    store.delete_speaker("t", "alice")
+    with pytest.raises(SpeakerOptedOut):
+        store.create_speaker("t", "alice")

@@ -145,7 +145,7 @@ def test_a_key_is_not_shown_where_it_is_printed() -> None:
 def test_rotating_a_tenants_key_seals_everything_anew(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tenants_module, "_BATCH", 2)
+    monkeypatch.setattr(tenants_module, "_VALUES_AT_ONCE", 2)
     filled(store)
     everything = " UNION ALL ".join(
         f"SELECT sealed FROM {t}" for t in ("embeddings", "templates", "recordings")
@@ -166,7 +166,7 @@ def test_rotating_a_tenants_key_seals_everything_anew(
 def test_a_rotation_that_was_cut_short_leaves_everything_readable(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tenants_module, "_BATCH", 2)
+    monkeypatch.setattr(tenants_module, "_VALUES_AT_ONCE", 2)
     filled(store)
 
     def interrupt(_: int) -> None:

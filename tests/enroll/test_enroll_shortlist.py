@@ -348,3 +348,29 @@ def test_writers_readers_and_builds_at_once(store: Store) -> None:
     wait_for(lambda: not made.building)
     assert made._table.shortlist is not None
     assert index.check() == []
+
+
+def test_a_short_list_that_cannot_be_built_is_told_and_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in range(20):
+        store.create_speaker("t", f"s{seed}")
+        store.add_enrollment("t", f"s{seed}", recording(seed, REQUIRED_S, {MODEL: unit(seed, DIM)}))
+    index = SpeakerIndex(store, approximate_from=16)
+    with monkeypatch.context() as failing:
+        failing.setattr(mirror, "Shortlist", lambda sample: 1 / 0)
+        index.warm()
+        while index.building:
+            time.sleep(0.001)
+    assert len(index.problems) == 1
+    assert "division by zero" in index.problems[0]
+    assert "short list" in caplog.text
+    assert index.search("t", MODEL, unit(7, DIM), 1)[0][0].speaker_id == "s7"  # every speaker is compared
+    assert not index.building
+    monkeypatch.setattr(mirror, "_RETRY_S", 0.0)
+    index._mirror("t", MODEL)._retry_at = 0.0
+    index.refresh()
+    while index.building:
+        time.sleep(0.001)
+    assert index.problems == []
+    assert index._mirror("t", MODEL)._table.shortlist is not None

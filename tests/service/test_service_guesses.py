@@ -1,6 +1,7 @@
 """Verification is a password prompt: guesses are few, scores are not shown around, replays are refused."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -72,11 +73,11 @@ def test_a_lock_outlives_the_process(make_service: Any) -> None:
 def test_a_success_starts_anew(make_service: Any) -> None:
     service = make_service(thresholds={"baseline": -1.0}, attempts_before_delay=2)
     service.enrolled("ann", *ANN)
-    store = service.engine.store.attempts
-    store.failed("default", "ann", "a")
+    attempts, limits = service.engine.store.attempts, service.engine.settings.attempt_limits
+    attempts.failed("default", "ann", "a", limits)
     for take in (3, 4):  # everything is accepted here
         assert guess(service, take=take).json()["decision"] == "accept"
-        store.failed("default", "ann", f"b{take}")
+        attempts.failed("default", "ann", f"b{take}", limits)
     assert guess(service, take=5).status_code == 200
 
 
@@ -187,7 +188,7 @@ def test_a_deleted_enrolment_is_forgotten_with_its_recording(service: Any) -> No
     assert service.post("/v1/speakers/ann/verify", content=voice_of("ann", 7)).status_code == 200
     service.call("DELETE", "/v1/speakers/ann")
     with service.engine.store._database.read() as connection:
-        assert connection.execute("SELECT COUNT(*) FROM heard").fetchone()[0] == 0
+        assert connection.execute("SELECT COUNT(*) FROM used_recordings").fetchone()[0] == 0
 
 
 def test_used_recordings_are_bounded(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +200,7 @@ def test_used_recordings_are_bounded(service: Any, monkeypatch: pytest.MonkeyPat
         clock.wait(1)
         service.engine.store.attempts.succeeded("default", "ann", "verify", bytes([i]) * 32, f"{i}", limits)
     with service.engine.store._database.read() as connection:
-        assert connection.execute("SELECT COUNT(*) FROM heard").fetchone()[0] == 3
+        assert connection.execute("SELECT COUNT(*) FROM used_recordings").fetchone()[0] == 3
 
 
 def test_scores_are_shown_to_their_scope_only(make_service: Any) -> None:
@@ -266,3 +267,36 @@ def test_another_recording_under_a_proxys_name_is_another_guess(strict: Any) -> 
     assert guess(strict).json()["code"] == "attempts_delayed"
     answer = strict.post("/v1/speakers/ann/verify", content=voice_of("dan", 5, 3), headers=named)
     assert answer.json()["code"] == "attempts_delayed"
+
+
+def test_a_crash_after_an_enrolment_leaves_no_recording_to_replay(
+    service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The enrolment and what refuses its recording are one commit: nothing comes after it."""
+    service.enrolled("ann", *ANN)
+    store, data = service.engine.store, voice_of("ann", 7)
+    with monkeypatch.context() as crashing:
+        add = store.add_enrollment
+
+        def crash(*args: Any) -> None:
+            add(*args)
+            raise RuntimeError("killed")
+
+        crashing.setattr(store, "add_enrollment", crash)
+        assert service.post("/v1/speakers/ann/enrollments", content=data).status_code == 500
+    assert len(service.get("/v1/speakers/ann/enrollments").json()["items"]) == 3
+    replayed = service.post("/v1/speakers/ann/verify", content=data)
+    assert replayed.json()["code"] == "recording_replayed"
+
+
+def test_guesses_at_once_are_as_few_as_guesses_in_a_row(make_service: Any) -> None:
+    service = make_service(
+        thresholds={"baseline": 0.9999}, attempts_before_delay=5, attempt_delay_s=600, max_concurrency=16
+    )
+    service.enrolled("ann", *ANN)
+    for take in range(4):
+        assert guess(service, take=take).status_code == 200
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda take: guess(service, take=take), range(10, 26)))
+    codes = [answer.json().get("code", "told") for answer in answers]
+    assert (codes.count("told"), codes.count("attempts_delayed")) == (1, 15)

@@ -30,7 +30,7 @@ def test_calls_take_turns_in_the_order_they_came() -> None:
 
     async def everybody() -> Admission:
         admission = Admission(9, turns=2)
-        await asyncio.gather(*(admission.run(do, Call("t", "r"), number) for number in range(9)))
+        await asyncio.gather(*(admission.run(do, Call("t", "r", "a"), number) for number in range(9)))
         return admission
 
     admission = asyncio.run(everybody())
@@ -44,10 +44,10 @@ def test_beyond_the_places_nothing_is_begun() -> None:
     async def one_too_many() -> None:
         admission = Admission(1)
         go = threading.Event()
-        first = asyncio.create_task(admission.run(lambda call: go.wait(20), Call("t", "r")))
+        first = asyncio.create_task(admission.run(lambda call: go.wait(20), Call("t", "r", "a")))
         await asyncio.sleep(0.01)
         with pytest.raises(Overloaded):
-            await admission.run(lambda call: pytest.fail("begun"), Call("t", "r"))
+            await admission.run(lambda call: pytest.fail("begun"), Call("t", "r", "a"))
         go.set()
         assert await first
 
@@ -58,14 +58,14 @@ def test_a_wait_ends_with_the_time_of_the_call_and_gives_its_place_back() -> Non
     async def waiting() -> None:
         admission = Admission(2, turns=1)
         go = threading.Event()
-        first = asyncio.create_task(admission.run(lambda call: go.wait(20), Call("t", "r")))
+        first = asyncio.create_task(admission.run(lambda call: go.wait(20), Call("t", "r", "a")))
         await asyncio.sleep(0.01)
         with pytest.raises(TookTooLong):
-            await admission.run(lambda call: pytest.fail("begun"), Call("t", "r", time_limit_s=0.05))
+            await admission.run(lambda call: pytest.fail("begun"), Call("t", "r", "a", time_limit_s=0.05))
         assert (admission.taken, admission.waiting) == (1, 0)
         go.set()
         assert await first
-        assert await admission.run(lambda call: call.alone, Call("t", "r"))
+        assert await admission.run(lambda call: call.alone, Call("t", "r", "a"))
 
     asyncio.run(waiting())
 
@@ -77,7 +77,7 @@ def test_who_is_alone_is_told_so_and_how_long_it_waited() -> None:
 
     async def three() -> list[tuple[bool, float]]:
         admission = Admission(3, turns=1)
-        return list(await asyncio.gather(*(admission.run(do, Call("t", "r")) for _ in range(3))))
+        return list(await asyncio.gather(*(admission.run(do, Call("t", "r", "a")) for _ in range(3))))
 
     alone, waited = zip(*asyncio.run(three()), strict=True)
     assert alone == (True, False, True)  # at the beginning of its work the second has the third behind it
@@ -85,7 +85,7 @@ def test_who_is_alone_is_told_so_and_how_long_it_waited() -> None:
 
 
 def test_no_stage_is_begun_for_who_has_gone() -> None:
-    call = Call("t", "r", departed=lambda: True)
+    call = Call("t", "r", "a", departed=lambda: True)
     with pytest.raises(ClientDisconnect), call.stage("decode"):
         pytest.fail("begun")
     assert call.stages == {}

@@ -21,7 +21,10 @@ def normalised(values: object) -> Vector:
 
 
 def recording(
-    seed: int = 0, net_speech_s: float = 6.0, embeddings: dict[str, Vector] | None = None
+    seed: int = 0,
+    net_speech_s: float = 6.0,
+    embeddings: dict[str, Vector] | None = None,
+    digest: bytes | None = None,
 ) -> NewEnrollment:
     """Make an enrolment with the seed's vector under MODEL, or with the embeddings given."""
     return NewEnrollment(
@@ -30,4 +33,5 @@ def recording(
         snr_db=20.0,
         clipping=0.0,
         embeddings={MODEL: unit(seed)} if embeddings is None else embeddings,
+        digest=digest,
     )

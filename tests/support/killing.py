@@ -130,7 +130,7 @@ def _use(
                 assert found[0].score > 0.999, found
         elif what == "enrol":
             enrollment = f"e{chance.getrandbits(40):x}"
-            new = recording(0, REQUIRED_S, {MODEL: vector_of(enrollment)})
+            new = recording(0, REQUIRED_S, {MODEL: vector_of(enrollment)}, enrollment.encode())
             went_well = _attempt(
                 (what, name, enrollment),
                 lambda: store.add_enrollment("t", name, new, enrollment),  # noqa: B023
@@ -256,6 +256,13 @@ def _states(store: Store) -> dict[str, State]:
             return found
 
 
+def _replayable(store: Store) -> list[str]:
+    """Enrolments that a kill left without the digest by which a replay is refused."""
+    with store.database.read() as connection:
+        rows = connection.execute("SELECT number FROM enrollments WHERE digest IS NULL").fetchall()
+    return [f"enrolment number {row['number']} could be replayed" for row in rows]
+
+
 class Faults:
     """Switches a disk's failures on and off; a context, since some have to be taken down."""
 
@@ -320,6 +327,7 @@ def kill_many(kills: int, seed: int, folder: Path, disk: str | None = None) -> t
             faults.switch(False)
             with Store(path, REQUIRED_S) as store:
                 wrong += ledger.settle(store)
+                wrong += _replayable(store)
                 wrong += store.check() + store.check_templates()
                 index = SpeakerIndex(store)
                 index.warm()

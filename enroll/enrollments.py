@@ -1,0 +1,46 @@
+"""Enrolments inside a transaction: one recording's row, its vectors and its digest."""
+
+import hashlib
+from collections.abc import Mapping
+
+from sayso.enroll import clock, rows, templates
+from sayso.enroll.sql import Row
+from sayso.enroll.types import NewEnrollment, Vector
+from sayso.enroll.vault import Keychain, recording_context
+
+
+def insert_enrollment(
+    keychain: Keychain,
+    speaker: Row,
+    enrollment_id: str,
+    new: NewEnrollment,
+    vectors: Mapping[str, Vector],
+) -> Row:
+    """Add one recording's row, its digest and its sealed `vectors` [dim] by model; returns the row."""
+    connection, number, tenant = keychain.connection, speaker["number"], speaker["tenant"]
+    row: Row = connection.execute(
+        "INSERT INTO enrollments"
+        " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at, digest)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        (
+            number,
+            enrollment_id,
+            new.net_speech_s,
+            new.duration_s,
+            new.snr_db,
+            new.clipping,
+            templates.cohesion(keychain, number, vectors),
+            clock.stamp(clock.now()),
+            None if new.digest is None else salted_digest(tenant, speaker["id"], new.digest),
+        ),
+    ).fetchone()
+    templates.store_embeddings(keychain, tenant, row["number"], vectors)
+    if new.recording is not None and rows.keeps_recordings(connection, tenant):
+        sealed = keychain.seal(tenant, recording_context(row["number"]), new.recording)
+        connection.execute("INSERT INTO recordings VALUES (?, ?)", (row["number"], sealed))
+    return row
+
+
+def salted_digest(tenant: str, speaker_id: str, digest: bytes) -> bytes:
+    """Hash a recording's digest together with its speaker: the same recording of two speakers differs."""
+    return hashlib.sha256(f"{tenant}\n{speaker_id}\n".encode() + digest).digest()
