@@ -23,7 +23,7 @@ from sayso.bench.costs import Costs
 from sayso.bench.path import wav
 from sayso.bench.server import ServerProcess
 from sayso.bench.timing import Spread
-from sayso.enroll.decision import score
+from sayso.enroll.vectors import score
 from sayso.runtime.audio import SAMPLE_RATE, decode
 from sayso.runtime.embedder import Embedder
 from sayso.runtime.errors import RuntimeFault

@@ -1,7 +1,7 @@
 """A tenant's own templates as what its comparisons are centred on: their sum, kept in step with the store.
 
-The cohort is the tenant's oldest speakers, 400 at most. So its cost does not grow with the tenant, and whoever
-enrols later into a tenant of that size cannot move what others are compared with.
+The cohort is the tenant's oldest speakers, 400 at most. So its cost does not grow with the tenant, and
+whoever enrols later into a tenant of that size cannot move what others are compared with.
 """
 
 import threading

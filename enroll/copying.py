@@ -12,7 +12,6 @@ from typing import Any
 
 from sayso.enroll import templates
 from sayso.enroll.audit import append_entry
-from sayso.enroll.decision import score
 from sayso.enroll.errors import CopyRefused, EnrollError
 from sayso.enroll.index import index_of
 from sayso.enroll.masterkey import KeySource
@@ -21,6 +20,7 @@ from sayso.enroll.sql import Connection, Database, Row
 from sayso.enroll.store import Store
 from sayso.enroll.types import Candidate, Vector
 from sayso.enroll.vault import Keychain
+from sayso.enroll.vectors import score
 
 SAME_SCORE = 1e-3
 _VOICES, _BEST = 5, 5  # of each tenant and model, and so many answers to each
@@ -54,7 +54,7 @@ _TABLES = (
     _Table("speaker_groups", "speaker, name", 2),
     _Table(
         "enrollments",
-        "number, speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at, digest",
+        "number, speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at, digest, band",
     ),
     _Table("embeddings", "enrollment, model_sha256, sealed", 2),
     _Table("recordings", "enrollment, sealed", batch=20),

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from sayso.domain.evidence import LlrModel, Side
 from sayso.enroll.cohort import Cohort
-from sayso.enroll.errors import InvalidEmbedding
 from sayso.enroll.types import Template, Vector
+from sayso.enroll.vectors import score
 
 VerifyDecision = Literal["accept", "reject", "inconclusive"]
 IdentifyDecision = Literal["match", "no_match", "ambiguous", "inconclusive"]
@@ -24,9 +22,9 @@ IdentifyDecision = Literal["match", "no_match", "ambiguous", "inconclusive"]
 class Evidence:
     """What speaks for one speaker in a comparison.
 
-    `llr` is None for a model without calibration. `cohort` is the number of the tenant's templates that it was
-    centred on. `outside` names the conditions that the calibration has not seen, so that its error rates do not
-    hold: `probe_speech`, `template_speech`, `band`.
+    `llr` is None for a model without calibration. `cohort` is the number of the tenant's templates that it
+    was centred on. `outside` names the conditions that the calibration has not seen, so that its error rates
+    do not hold: `probe_speech`, `template_speech`, `band`.
     """
 
     score: float
@@ -41,8 +39,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where to decide: on the LLR, or on the score where `on_score`. The error rates are those it had where it
-    was set, None where nobody measured them."""
+    """Where to decide: on the LLR, or on the score where `on_score`. The error rates are those it had where
+    it was set, None where nobody measured them.
+    """
 
     name: str
     value: float
@@ -114,13 +113,6 @@ class Identification:
     margin: float | None
 
 
-def score(a: Vector, b: Vector) -> float:
-    """Return the cosine of two unit vectors `[dim]`. Raises InvalidEmbedding when the shapes differ."""
-    if a.shape != b.shape:
-        raise InvalidEmbedding(f"Embeddings of shapes {a.shape} and {b.shape} are from different models.")
-    return float(np.clip(np.dot(a.astype(np.float64), b.astype(np.float64)), -1.0, 1.0))
-
-
 def weigh(
     template: Template,
     probe: Vector,
@@ -171,8 +163,8 @@ def decide_identify(
     """Judge the candidates of a search, given best first and two or more where there are as many.
 
     A doubtful recording near the threshold is `inconclusive`, a best below the threshold `no_match`, a second
-    less than `margin` behind the best `ambiguous`, wherever it stands itself. `margin` is in nats, or in score
-    where that decides.
+    less than `margin` behind the best `ambiguous`, wherever it stands itself. `margin` is in nats, or in
+    score where that decides.
     """
     if not candidates:
         return Identification("no_match", "no_candidates", None, None, None)

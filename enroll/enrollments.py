@@ -20,8 +20,8 @@ def insert_enrollment(
     connection, number, tenant = keychain.connection, speaker["number"], speaker["tenant"]
     row: Row = connection.execute(
         "INSERT INTO enrollments"
-        " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at, digest)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at, digest,"
+        " band) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         (
             number,
             enrollment_id,
@@ -32,6 +32,7 @@ def insert_enrollment(
             templates.cohesion(keychain, number, vectors),
             clock.stamp(clock.now()),
             None if new.digest is None else salted_digest(tenant, speaker["id"], new.digest),
+            new.band,
         ),
     ).fetchone()
     templates.store_embeddings(keychain, tenant, row["number"], vectors)

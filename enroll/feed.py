@@ -3,13 +3,15 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from sayso.domain.evidence import Band
 from sayso.enroll import clock
 from sayso.enroll.errors import SpeakerNotFound
 from sayso.enroll.fields import is_id
 from sayso.enroll.matrix import Matrix
 from sayso.enroll.rows import LIVING
 from sayso.enroll.sql import Connection, Database
-from sayso.enroll.templates import column, read_template
+from sayso.enroll.templates import NARROW, column, read_template
+from sayso.enroll.types import Vector
 from sayso.enroll.vault import Vault
 
 _AT_ONCE = 1024  # vectors that are joined before they are copied into place
@@ -34,6 +36,25 @@ class Changes:
     ids: list[str]
     vectors: Matrix
     expiries: dict[int, str]
+
+
+@dataclass(frozen=True, eq=False)
+class OldRow:
+    """One of a tenant's oldest templates: unit vector `[dim]`, band, whose it is and until when."""
+
+    number: int
+    speaker_id: str
+    vector: Vector
+    band: Band
+    expires_at: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Oldest:
+    """A tenant's oldest templates at `revision`; `rows` is None if they are those that the reader knows."""
+
+    revision: int
+    rows: list[OldRow] | None
 
 
 class TemplateFeed:
@@ -65,6 +86,57 @@ class TemplateFeed:
                 changes.touched.update(row["number"] for row in gone)
             self._read(connection, changes, tenant, model_sha256, 0 if whole else revision)
         return changes
+
+    def oldest(self, tenant: str, model_sha256: str, most: int, revision: int, last: int) -> Oldest | None:
+        """Return the tenant's `most` oldest templates, or None when those known at `revision` are current.
+
+        `last` is the highest speaker number among those known, if they are as many as there may be, else -1.
+        """
+        with self._database.read(tenant) as connection:
+            row = connection.execute("SELECT revision FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
+            current = row["revision"] if row else 0
+            if revision == current:
+                return None
+            if (
+                0 <= revision < current
+                and last >= 0
+                and not self._reached(connection, tenant, revision, last)
+            ):
+                return Oldest(current, None)
+            keychain = self._vault.keychain(connection)
+            stored = connection.execute(
+                f"SELECT number, id, expires_at, {column(connection)} AS vector, {NARROW} AS narrow"
+                " FROM speakers JOIN templates ON speaker = number AND model_sha256 = ?"
+                f" WHERE tenant = ? AND templates.net_speech_s >= ? AND NOT opted_out AND {LIVING}"
+                " ORDER BY number LIMIT ?",
+                (model_sha256, tenant, self._required_speech_s, clock.stamp(clock.now()), most),
+            ).fetchall()
+            oldest = [
+                OldRow(
+                    row["number"],
+                    row["id"],
+                    read_template(keychain, row["number"], model_sha256, row["vector"]),
+                    "narrow" if row["narrow"] else "wide",
+                    row["expires_at"],
+                )
+                for row in stored
+            ]
+        return Oldest(current, oldest)
+
+    def _reached(self, connection: Connection, tenant: str, revision: int, last: int) -> bool:
+        """Tell whether a speaker up to number `last` was changed or deleted after a revision."""
+        known = connection.execute(
+            "SELECT departures_from FROM tenants WHERE tenant = ?", (tenant,)
+        ).fetchone()["departures_from"]
+        if revision < known:
+            return True
+        for table in ("speakers", "departures"):
+            if connection.execute(
+                f"SELECT 1 FROM {table} WHERE tenant = ? AND revision > ? AND number <= ? LIMIT 1",
+                (tenant, revision, last),
+            ).fetchone():
+                return True
+        return False
 
     def templated(self) -> set[tuple[str, str]]:
         """Return every (tenant, model sha256) that has templates."""

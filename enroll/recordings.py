@@ -1,5 +1,6 @@
 """Recordings kept, sealed, by tenants who chose that, so that a new model can embed them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sayso.enroll import clock, rows, templates
@@ -68,23 +69,30 @@ class Recordings:
                 return None
             return self._vault.keychain(connection).open(recording_context(number), row["sealed"])
 
-    def embedded(self, number: int, model_sha256: str, vector: Vector) -> bool:
-        """Add what a model made of a kept recording; False when it is gone, or was embedded meanwhile."""
-        checked = checked_vector(vector)
+    def embedded(self, number: int, vectors: Mapping[str, Vector]) -> bool:
+        """Add what a model made of a kept recording: vectors `[dim]` by what they are stored by.
+
+        Those that are there already are left as they are. Returns False when the recording is gone, or all
+        were there.
+        """
+        checked = {key: checked_vector(vector) for key, vector in vectors.items()}
         with self._database.write() as connection:
             row = connection.execute(
                 "SELECT tenant, speaker FROM recordings"
                 " JOIN enrollments ON enrollments.number = recordings.enrollment"
-                " JOIN speakers ON speakers.number = speaker"
-                " WHERE enrollments.number = ? AND NOT EXISTS"
-                "  (SELECT 1 FROM embeddings WHERE enrollment = enrollments.number AND model_sha256 = ?)",
-                (number, model_sha256),
+                " JOIN speakers ON speakers.number = speaker WHERE enrollments.number = ?",
+                (number,),
             ).fetchone()
-            if row is None:
+            present = connection.execute(
+                "SELECT model_sha256 FROM embeddings WHERE enrollment = ?", (number,)
+            ).fetchall()
+            new = {k: v for k, v in checked.items() if k not in {r["model_sha256"] for r in present}}
+            if row is None or not new:
                 return False
             keychain = self._vault.keychain(connection)
-            templates.store_embeddings(keychain, row["tenant"], number, {model_sha256: checked})
+            templates.store_embeddings(keychain, row["tenant"], number, new)
             templates.recompute(keychain, row["tenant"], row["speaker"])
             rows.touch(connection, row["tenant"], row["speaker"])
-            self._audit.append(keychain, "enrollment.reembedded", row["tenant"], model=model_sha256)
+            for key in new:
+                self._audit.append(keychain, "enrollment.reembedded", row["tenant"], model=key)
             return True

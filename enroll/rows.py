@@ -109,6 +109,7 @@ def as_enrollment(row: Row, speaker_id: str) -> Enrollment:
         clipping=row["clipping"],
         created_at=row["created_at"],
         cohesion=row["cohesion"],
+        band=row["band"],
     )
 
 

@@ -226,6 +226,8 @@ _USED_RECORDINGS = (
     *DIGESTS_WITH_ENROLLMENTS,
 )
 
+_BANDS = ("ALTER TABLE enrollments ADD COLUMN band TEXT NOT NULL DEFAULT 'wide'",)  # or narrow
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_1,
     _SEALING,
@@ -234,4 +236,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _DEPARTURES,
     HEARD_INDEXES,
     _USED_RECORDINGS,
+    _BANDS,
 )

@@ -1,6 +1,6 @@
 """Speakers and their enrolments in one database, by tenant; each change is one transaction."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -341,7 +341,8 @@ class Store:
         with self._database.read(tenant) as connection:
             row = rows.speaker_row(connection, tenant, speaker_id)
             stored = connection.execute(
-                "SELECT * FROM templates WHERE speaker = ? AND model_sha256 = ?",
+                f"SELECT templates.*, {templates.NARROW} AS narrow FROM templates"
+                " WHERE speaker = ? AND model_sha256 = ?",
                 (row["number"], model_sha256),
             ).fetchone()
             vector = None
@@ -356,7 +357,14 @@ class Store:
             raise SpeakerNotEnrolled(speaker_id, speaker.remaining_speech_s)
         if vector is None or stored["net_speech_s"] < self.required_speech_s:
             raise ModelMismatch(speaker_id, model_sha256)
-        return Template(vector, stored["enrollments"], stored["net_speech_s"], model_sha256)
+        return templates.as_template(stored, vector, model_sha256)
+
+    def templates(self, tenant: str, speaker_ids: Sequence[str], model_sha256: str) -> dict[str, Template]:
+        """Return the templates under this model of those speakers who can be compared, by id."""
+        with self._database.read(tenant) as connection:
+            return templates.templates_of(
+                self._vault.keychain(connection), tenant, speaker_ids, model_sha256, self.required_speech_s
+            )
 
     def _speaker(self, connection: Connection, tenant: str, speaker_id: str) -> Speaker:
         return rows.as_speaker(rows.speaker_row(connection, tenant, speaker_id), self.required_speech_s)

@@ -6,10 +6,10 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from sayso.enroll.decision import score
 from sayso.enroll.matrix import Matrix
 from sayso.enroll.shortlist import Shortlist
 from sayso.enroll.types import Candidate, Vector, Vectors
+from sayso.enroll.vectors import score
 
 SHORT = 1000  # speakers on a short list
 _MOST_WANTED = 100  # beyond, a short list holds too few to choose from

@@ -1,15 +1,20 @@
 """Templates inside a transaction: the rows a speaker's enrolments leave, and the mean made of them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from sayso.enroll.decision import score
+from sayso.domain.evidence import Band
+from sayso.enroll import clock
 from sayso.enroll.errors import InvalidEmbedding
-from sayso.enroll.sql import Connection
-from sayso.enroll.types import Vector
+from sayso.enroll.rows import LIVING
+from sayso.enroll.sql import Connection, Row
+from sayso.enroll.types import Template, Vector
 from sayso.enroll.vault import Keychain, embedding_context, template_context
-from sayso.enroll.vectors import from_blob, from_text, mean_direction, to_blob, to_text
+from sayso.enroll.vectors import from_blob, from_text, mean_direction, score, to_blob, to_text
 
+# Tells whether most of the speech behind a template is of a narrow band.
+NARROW = """(SELECT COALESCE(SUM(CASE WHEN band = 'narrow' THEN net_speech_s ELSE -net_speech_s END), 0) > 0
+    FROM enrollments WHERE enrollments.speaker = templates.speaker)"""
 HALF_ROUNDING = 1e-3  # more than half precision can move one value of a unit vector
 
 
@@ -115,6 +120,35 @@ def read_template(keychain: Keychain, speaker: int, model_sha256: str, stored: b
 def read_embedding(keychain: Keychain, enrollment: int, model_sha256: str, sealed: bytes) -> Vector:
     """Open an enrolment's vector as it is stored. Raises SealBroken."""
     return from_blob(keychain.open(embedding_context(enrollment, model_sha256), sealed))
+
+
+def as_template(row: Row, vector: Vector, model_sha256: str) -> Template:
+    """Make a Template of its row and its opened vector `[dim]`."""
+    band: Band = "narrow" if row["narrow"] else "wide"
+    return Template(vector, row["enrollments"], row["net_speech_s"], model_sha256, band)
+
+
+def templates_of(
+    keychain: Keychain, tenant: str, speaker_ids: Sequence[str], model_sha256: str, required_speech_s: float
+) -> dict[str, Template]:
+    """Read the templates of those listed speakers who can be compared, by id. Raises SealBroken."""
+    if not speaker_ids:
+        return {}
+    marks = ", ".join("?" * len(speaker_ids))
+    stored = keychain.connection.execute(
+        f"SELECT id, templates.*, {NARROW} AS narrow FROM speakers JOIN templates ON speaker = number"
+        f" WHERE tenant = ? AND id IN ({marks}) AND model_sha256 = ?"
+        f" AND templates.net_speech_s >= ? AND NOT opted_out AND {LIVING}",
+        (tenant, *speaker_ids, model_sha256, required_speech_s, clock.stamp(clock.now())),
+    )
+    return {
+        row["id"]: as_template(
+            row,
+            read_template(keychain, row["speaker"], model_sha256, row[column(keychain.connection)]),
+            model_sha256,
+        )
+        for row in stored.fetchall()
+    }
 
 
 def mean_template(keychain: Keychain, speaker: int, model_sha256: str) -> Vector | None:

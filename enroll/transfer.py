@@ -209,6 +209,7 @@ def _enrollment(facts: _Fields) -> _EnrollmentLine:
         snr_db=facts.number("snr_db", _NONE),
         clipping=facts.number("clipping"),
         embeddings=facts.vectors("embeddings"),
+        band="narrow" if facts.get("band", str, _NONE) == "narrow" else "wide",
     )
     return _EnrollmentLine(facts.get("id", str), new)
 
@@ -260,6 +261,7 @@ def _enrollments(store: Store, tenant: str, speaker_id: str) -> Iterator[dict[st
             "duration_s": one.duration_s,
             "snr_db": one.snr_db,
             "clipping": one.clipping,
+            "band": one.band,
             "embeddings": {
                 sha256: base64.b64encode(to_blob(vector)).decode()
                 for sha256, vector in vectors.get(one.id, {}).items()

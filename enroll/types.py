@@ -60,6 +60,7 @@ class Enrollment:
     clipping: float
     created_at: str
     cohesion: float | None
+    band: Band = "wide"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class NewEnrollment:
     embeddings: Mapping[str, Vector]
     recording: bytes | None = field(default=None, repr=False)
     digest: bytes | None = field(default=None, repr=False)
+    band: Band = "wide"
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A speaker found by a search, with the cosine score."""
+    """A speaker whom a search compared, with the cosine score."""
 
     speaker_id: str
     score: float

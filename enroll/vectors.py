@@ -29,6 +29,13 @@ def checked_vector(vector: npt.ArrayLike) -> Vector:
     return array
 
 
+def score(a: Vector, b: Vector) -> float:
+    """Return the cosine of two unit vectors `[dim]`. Raises InvalidEmbedding when the shapes differ."""
+    if a.shape != b.shape:
+        raise InvalidEmbedding(f"Embeddings of shapes {a.shape} and {b.shape} are from different models.")
+    return float(np.clip(np.dot(a.astype(np.float64), b.astype(np.float64)), -1.0, 1.0))
+
+
 def to_blob(vector: Vector) -> bytes:
     """Write a vector for the store."""
     return vector.astype("<f4").tobytes()

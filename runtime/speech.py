@@ -15,7 +15,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from sayso.domain.evidence import Band
 from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples
+from sayso.runtime.band import band_of
 from sayso.runtime.errors import TooClipped, TooLittleSpeech, TooNoisy
 from sayso.runtime.session import CPU, session_options
 
@@ -46,6 +48,7 @@ class SpeechReport:
     clipping: float
     sample_rate: int
     warnings: tuple[str, ...]
+    band: Band = "wide"
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class SpeechDetector:
             clipping=recording.clipping,
             sample_rate=recording.source_rate,
             warnings=tuple(warnings),
+            band=band_of(frames, counted[::FRAME]),
         )
         return report, samples[embedded]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sayso.enroll.attempts import AttemptLimits
-from sayso.enroll.decision import decide_identify, decide_verify, score
+from sayso.enroll.decision import Evidence, decide_identify, decide_verify
 from sayso.enroll.errors import AttemptsDelayed, SpeakerLocked, SpeakerOptedOut, StoreCorrupt
 from sayso.enroll.index import index_of
 from sayso.enroll.types import NewEnrollment
@@ -27,6 +27,7 @@ from sayso.runtime.speech import QualityLimits, SpeechDetector, SpeechReport
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.call import Call
 from sayso.service.errors import ServiceError
+from sayso.service.judging import SHORTLIST, Embed, Judge
 from sayso.service.limits import RateLimits
 from sayso.service.metrics import Metrics
 from sayso.service.schemas import (
@@ -38,7 +39,6 @@ from sayso.service.schemas import (
     EnrollmentOut,
     Identification,
     TemplateOut,
-    ThresholdOut,
     Verification,
 )
 from sayso.service.served import ServedModel, load_models
@@ -76,6 +76,7 @@ class Engine:
             self._close_models()
             raise
         self.index = index_of(self.store)
+        self.judge = Judge(self.store)
         cores = available_cores()
         self.places = settings.max_concurrency or PLACES_PER_CORE * cores
         on_cpu = all(model.embedder.provider == CPU for model in self.models.values())
@@ -113,9 +114,9 @@ class Engine:
         if self.store.speaker(call.tenant, speaker_id).status == "opted_out":
             raise SpeakerOptedOut(speaker_id)  # before any work on a voice that must not be enrolled
         heard = self._hear(call, data, self.settings.enroll_min_speech_s)
-        vectors = {
-            model.embedder.sha256: self._embed(call, model, heard).vector for model in self.models.values()
-        }
+        vectors: dict[str, NDArray[np.float32]] = {}
+        for model in self.models.values():
+            vectors |= self.judge.vectors(model, heard.report, heard.speech, self._embedding(call, model))
         report = heard.report
         new = NewEnrollment(
             report.net_speech_s,
@@ -125,6 +126,7 @@ class Engine:
             vectors,
             recording=encode(data) if isinstance(data, Recording) else data,  # kept where the tenant wants it
             digest=heard.digest if self.settings.replay_days else None,
+            band=report.band,
         )
         with call.stage("store"):
             speaker, enrollment = self.store.add_enrollment(call.tenant, speaker_id, new, enrollment_id)
@@ -147,21 +149,29 @@ class Engine:
             template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
             attempts.admit(call.tenant, [speaker_id], call.attempt, limits)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
-        vector = self._embed(call, model, heard).vector
+        evidence = self.judge.verify(
+            call.tenant,
+            speaker_id,
+            template,
+            model,
+            heard.report,
+            heard.speech,
+            self._embedding(call, model),
+        )
         with call.stage("search"):
-            decided = decide_verify(score(vector, template.vector), policy, self._doubts(heard))
+            decided = decide_verify(evidence, policy, self._doubts(heard))
             if decided.decision == "accept":
                 attempts.succeeded(call.tenant, speaker_id, "verify", heard.digest, call.attempt, limits)
             else:
                 attempts.failed(call.tenant, speaker_id, call.attempt, limits)
-        self._count("verify", decided.decision, decided.score, model)
-        self._log(call, "verify", decided.decision, decided.score, model, speaker_id)
+        self._count("verify", decided.decision, evidence, model)
+        self._log(call, "verify", decided.decision, evidence, model, speaker_id)
         return Verification(
             decision=decided.decision,
             reason=decided.reason,
-            score=decided.score if call.scores else None,
-            llr=decided.llr if call.scores else None,
-            threshold=_threshold(model),
+            score=evidence.score if call.scores else None,
+            llr=evidence.llr if call.scores else None,
+            threshold=model.threshold(evidence),
             speaker_id=speaker_id,
             template=TemplateOut.model_validate(template),
             audio=AudioOut.model_validate(heard.report),
@@ -193,16 +203,18 @@ class Engine:
             else:
                 attempts.admit(call.tenant, among, call.attempt, limits)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
-        vector = self._embed(call, model, heard).vector
+        key = self.judge.search_key(call.tenant, model, heard.report)
+        probe = self.judge.probe(model, heard.report, heard.speech, self._embedding(call, model), key)
         with call.stage("search"):
-            found, searched = self.index.search(
-                call.tenant, model.embedder.sha256, vector, max(2, top_k) + len(barred), among, group
+            nearest, searched = self.index.search(
+                call.tenant, key, probe.vector, max(SHORTLIST, top_k) + len(barred), among, group
             )
-            found = [candidate for candidate in found if candidate.speaker_id not in barred]
-            threshold = model.search_threshold(self.settings.identify_fpir, searched)
+            admitted = [c.speaker_id for c in nearest if c.speaker_id not in barred]
+            candidates = self.judge.rank(call.tenant, admitted, model, probe)
+            value, threshold = model.search_threshold(self.settings.identify_fpir, searched)
             margin = self.settings.identify_margin
             while True:
-                decided = decide_identify(found, threshold.value, margin, policy, self._doubts(heard))
+                decided = decide_identify(candidates, value, margin, policy, self._doubts(heard))
                 if decided.speaker_id is None:
                     break
                 try:
@@ -213,25 +225,30 @@ class Engine:
                 except (AttemptsDelayed, SpeakerLocked):  # by others' failures since `barred` was asked
                     if among is not None:
                         raise
-                    found = [candidate for candidate in found if candidate.speaker_id != decided.speaker_id]
-            if decided.speaker_id is None and among is not None and found:
-                attempts.failed(call.tenant, found[0].speaker_id, call.attempt, limits)
-        shown = found[:top_k] if call.scores else [c for c in found[:1] if c.speaker_id == decided.speaker_id]
-        self._count("identify", decided.decision, decided.score, model)
-        self._log(call, "identify", decided.decision, decided.score, model, decided.speaker_id)
+                    candidates = [c for c in candidates if c.speaker_id != decided.speaker_id]
+            if decided.speaker_id is None and among is not None and candidates:
+                attempts.failed(call.tenant, candidates[0].speaker_id, call.attempt, limits)
+        shown = candidates[: top_k if call.scores else 1]
+        if not call.scores:
+            shown = [c for c in shown if c.speaker_id == decided.speaker_id]
+        best = decided.evidence
+        if best is not None:
+            threshold = threshold.model_copy(update={"cohort": best.cohort, "outside": list(best.outside)})
+        self._count("identify", decided.decision, best, model)
+        self._log(call, "identify", decided.decision, best, model, decided.speaker_id)
         return Identification(
             decision=decided.decision,
             reason=decided.reason,
             speaker_id=decided.speaker_id,
-            score=decided.score if call.scores else None,
-            llr=decided.llr if call.scores else None,
+            score=best.score if best and call.scores else None,
+            llr=best.llr if best and call.scores else None,
             margin=decided.margin if call.scores else None,
             searched=searched,
             candidates=[
                 CandidateOut(
                     speaker_id=c.speaker_id,
-                    score=c.score if call.scores else None,
-                    llr=policy.llr(c.score) if call.scores else None,
+                    score=c.evidence.score if call.scores else None,
+                    llr=c.evidence.llr if call.scores else None,
                     rank=rank,
                 )
                 for rank, c in enumerate(shown, start=1)
@@ -248,18 +265,24 @@ class Engine:
         model = self.model(model_name)
         policy = model.decides()
         heard = [self._hear(call, data, self.settings.verify_required_speech_s) for data in (first, second)]
-        vectors = [self._embed(call, model, h).vector for h in heard]
+        evidence = self.judge.compare(
+            call.tenant,
+            model,
+            [h.report for h in heard],
+            [h.speech for h in heard],
+            self._embedding(call, model),
+        )
         with call.stage("search"):
             doubts = [doubt for h in heard for doubt in self._doubts(h)]
-            decided = decide_verify(score(vectors[0], vectors[1]), policy, doubts)
-        self._count("compare", decided.decision, decided.score, model)
-        self._log(call, "compare", decided.decision, decided.score, model)
+            decided = decide_verify(evidence, policy, doubts)
+        self._count("compare", decided.decision, evidence, model)
+        self._log(call, "compare", decided.decision, evidence, model)
         return Comparison(
             decision=decided.decision,
             reason=decided.reason,
-            score=decided.score if call.scores else None,
-            llr=decided.llr if call.scores else None,
-            threshold=_threshold(model),
+            score=evidence.score if call.scores else None,
+            llr=evidence.llr if call.scores else None,
+            threshold=model.threshold(evidence),
             audio=[AudioOut.model_validate(h.report) for h in heard],
             model=model.ref,
             request_id=call.request_id,
@@ -270,7 +293,7 @@ class Engine:
         """The vector of a recording."""
         model = self.model(model_name)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
-        embedding = self._embed(call, model, heard)
+        embedding = self._embed(call, model, heard.speech)
         self.store.audit.note("embedding", call.tenant, request=call.request_id)
         return EmbeddingOut(
             embedding=[float(x) for x in embedding.vector],
@@ -281,10 +304,11 @@ class Engine:
             timings_ms=self._timings(call, model.name),
         )
 
-    def embed_kept(self, data: bytes, model_name: str) -> NDArray[np.float32]:
-        """The vector of a recording that was enrolled before, under a model served since then."""
-        call = Call("", "", "")
-        return self._embed(call, self.model(model_name), self._hear(call, data, 0.0)).vector
+    def embed_kept(self, data: bytes, model_name: str) -> dict[str, NDArray[np.float32]]:
+        """What a recording that was enrolled before stores under a model: vectors `[dim]` by their key."""
+        call, model = Call("", "", ""), self.model(model_name)
+        heard = self._hear(call, data, 0.0)
+        return self.judge.vectors(model, heard.report, heard.speech, self._embedding(call, model))
 
     def ready(self) -> None:
         """`check`, at most every two seconds whoever asks: it needs no key, so it must cost little."""
@@ -323,8 +347,12 @@ class Engine:
             digest = hashlib.sha256(recording.samples.data).digest()
         return Heard(report, speech, digest)
 
-    def _embed(self, call: Call, model: ServedModel, heard: Heard) -> Embedding:
-        embedding = model.embedder.embed(heard.speech, call.left_s(), call.alone)
+    def _embedding(self, call: Call, model: ServedModel) -> Embed:
+        """What makes vectors of speech for a call, on its clock."""
+        return lambda speech: self._embed(call, model, speech).vector
+
+    def _embed(self, call: Call, model: ServedModel, speech: Samples) -> Embedding:
+        embedding = model.embedder.embed(speech, call.left_s(), call.alone)
         if embedding.queue_s:  # for a batch, after its turn
             call.add("queue", embedding.queue_s, ended_ago=embedding.embed_s)
         call.add("embed", embedding.embed_s)
@@ -334,17 +362,17 @@ class Engine:
         short = ["short_speech"] if heard.report.net_speech_s < self.settings.short_speech_s else []
         return short + [w for w in heard.report.warnings if w in _DOUBTFUL]
 
-    def _count(self, kind: str, decision: str, best: float | None, model: ServedModel) -> None:
+    def _count(self, kind: str, decision: str, best: Evidence | None, model: ServedModel) -> None:
         self.metrics.decisions.labels(kind, decision, model.name).inc()
         if best is not None:
-            self.metrics.scores.labels(kind, model.name).observe(best)
+            self.metrics.scores.labels(kind, model.name).observe(best.score)
 
     def _log(
         self,
         call: Call,
         kind: str,
         decision: str,
-        best: float | None,
+        best: Evidence | None,
         model: ServedModel,
         speaker_id: str | None = None,
     ) -> None:
@@ -353,7 +381,8 @@ class Engine:
             call.tenant,
             speaker_id,
             decision=decision,
-            score=None if best is None else round(best, 2),
+            score=None if best is None else round(best.score, 2),
+            llr=None if best is None or best.llr is None else round(best.llr, 1),
             model=model.embedder.sha256,
             request=call.request_id,
         )
@@ -364,14 +393,3 @@ class Engine:
         for name, seconds in call.stages.items():
             self.metrics.stage_seconds.labels(name, model).observe(seconds)
         return {name: round(seconds * 1000, 3) for name, seconds in call.stages.items()}
-
-
-def _threshold(model: ServedModel) -> ThresholdOut:
-    point = model.decides().operating_point
-    return ThresholdOut(
-        value=point.threshold,
-        operating_point=point.name,
-        source=point.source,
-        fmr=point.fmr,
-        fnmr=point.fnmr,
-    )

@@ -15,6 +15,7 @@ _AUDIO = {
     "snr_db": 27.2,
     "clipping": 0.0,
     "sample_rate": 48000,
+    "band": "wide",
     "warnings": [],
 }
 _ANSWER = {
@@ -29,7 +30,16 @@ _ANSWER = {
         "total": 9.9,
     },
 }
-_THRESHOLD = {"value": 0.41, "operating_point": "eer", "source": "calibrated", "fmr": 0.09, "fnmr": 0.09}
+_THRESHOLD = {
+    "llr": 3.1,
+    "score": None,
+    "operating_point": "fmr=0.01",
+    "source": "calibrated",
+    "fmr": 0.01,
+    "fnmr": 0.06,
+    "cohort": 57,
+    "outside": [],
+}
 
 SPEAKER: dict[str, Any] = {
     "id": "alice",
@@ -81,19 +91,22 @@ IDENTIFICATION: dict[str, Any] = {
     "speaker_id": "alice",
     "score": 0.742,
     "llr": 8.1,
-    "margin": 0.31,
+    "margin": 7.7,
     "searched": 250,
     "candidates": [
         {"speaker_id": "alice", "score": 0.742, "llr": 8.1, "rank": 1},
         {"speaker_id": "bob", "score": 0.432, "llr": 0.4, "rank": 2},
     ],
     "threshold": {
-        "value": 0.68,
+        "llr": 5.9,
+        "score": None,
         "operating_point": "fpir=0.05",
         "source": "calibrated",
         "fpir": 0.05,
         "fmr": 0.000205,
         "extrapolated": True,
+        "cohort": 249,
+        "outside": [],
     },
     "audio": _AUDIO,
     "model": _MODEL,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from sayso.domain.evidence import Band
 from sayso.enroll.decision import IdentifyDecision, VerifyDecision
 from sayso.enroll.types import Enrollment, Status
 from sayso.service import examples
@@ -114,13 +115,14 @@ class EnrollmentList(_Body):
 
 
 class AudioOut(_Body):
-    """What was heard. `warnings`: downmixed, narrowband, noisy, clipped."""
+    """What was heard. `warnings`: downmixed, narrowband, noisy, clipped. `band` is what the sound holds."""
 
     duration_s: float
     net_speech_s: float
     snr_db: float | None
     clipping: float
     sample_rate: int
+    band: Band
     warnings: list[str]
 
 
@@ -147,16 +149,22 @@ class EnrollmentAdded(_Body):
 
 
 class ThresholdOut(_Body):
-    """Where the decision was cut, and the error rates measured there (null where nobody measured).
+    """Where the decision was made: at an LLR, or at a score where somebody set one on purpose.
 
-    Measured on trials of one recording against one; a template of several enrolments does better.
+    The error rates were measured on trials of one recording against a template. They are null where nobody
+    measured, and where the comparison lies outside what the calibration has seen: `outside` then names
+    `probe_speech`, `template_speech` or `band`. `cohort` is the number of the tenant's other templates that
+    the LLR was adapted to.
     """
 
-    value: float
+    llr: float | None
+    score: float | None
     operating_point: str
     source: str
     fmr: float | None
     fnmr: float | None
+    cohort: int
+    outside: list[str]
 
 
 class TemplateOut(_Body):
@@ -198,19 +206,24 @@ class CandidateOut(_Body):
 class IdentifyThreshold(_Body):
     """The threshold for a search: `fmr` is per comparison, `fpir` over all that were compared.
 
-    `extrapolated` says that the calibration trials were too few for so small an `fmr`.
+    `extrapolated` says that the calibration trials were too few for so small an `fmr`. `llr` is where it
+    lies, or `score` where somebody set one on purpose; `cohort` and `outside` are as for a verification, of
+    the best.
     """
 
-    value: float
+    llr: float | None
+    score: float | None
     operating_point: str
     source: str
     fpir: float | None
     fmr: float | None
     extrapolated: bool
+    cohort: int
+    outside: list[str]
 
 
 class Identification(_Body):
-    """Who is this? `speaker_id` is null unless `match`; `margin` is the lead over the second.
+    """Who is this? `speaker_id` is null unless `match`; `margin` is the lead over the second, as an LLR.
 
     Keys without the scope `scores` get no scores, and of the candidates the match alone.
     """

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 
-from sayso.enroll.decision import (
-    FalseMatchCurve,
-    OperatingPoint,
-    Policy,
-    comparison_fmr,
-    identify_threshold,
-)
-from sayso.runtime.card import Calibration
+from sayso.domain.calibration import Calibration
+from sayso.enroll.decision import Evidence, Policy, Threshold
 from sayso.runtime.embedder import Embedder
 from sayso.runtime.errors import ModelError
 from sayso.service.errors import ServiceError
 from sayso.service.metrics import Metrics
-from sayso.service.schemas import IdentifyThreshold, ModelRef
+from sayso.service.schemas import IdentifyThreshold, ModelRef, ThresholdOut
 from sayso.service.settings import Settings
 
 
@@ -27,7 +23,19 @@ class ServedModel:
     name: str
     embedder: Embedder
     policy: Policy | None
-    curve: FalseMatchCurve | None
+    calibration: Calibration | None
+
+    @cached_property
+    def narrow_key(self) -> str | None:
+        """What vectors of speech in a telephone's band are stored by, beside the network's own sha256.
+
+        They are compared with one another only, as if another network had made them. None for a model that
+        was not calibrated on such speech on both sides.
+        """
+        conditions = self.calibration.llr.conditions if self.calibration else None
+        if conditions is None or "narrow/narrow" not in conditions.bands:
+            return None
+        return sha256(f"{self.embedder.sha256} narrow".encode()).hexdigest()
 
     @property
     def ref(self) -> ModelRef:
@@ -45,26 +53,49 @@ class ServedModel:
             )
         return self.policy
 
-    def search_threshold(self, fpir: float, searched: int) -> IdentifyThreshold:
-        """The threshold for a search among `searched` speakers."""
-        point = self.decides().operating_point
-        if self.curve is None:
-            return IdentifyThreshold(
-                value=point.threshold,
+    def threshold(self, evidence: Evidence) -> ThresholdOut:
+        """The threshold of a comparison as it is answered. Its error rates are left out where they do not
+        hold.
+        """
+        point = self.decides().threshold
+        holds = not evidence.outside
+        return ThresholdOut(
+            llr=None if point.on_score else point.value,
+            score=point.value if point.on_score else None,
+            operating_point=point.name,
+            source=point.source,
+            fmr=point.fmr if holds else None,
+            fnmr=point.fnmr if holds else None,
+            cohort=evidence.cohort,
+            outside=list(evidence.outside),
+        )
+
+    def search_threshold(self, fpir: float, searched: int) -> tuple[float, IdentifyThreshold]:
+        """The threshold for a search among `searched` speakers, and how it is answered."""
+        point = self.decides().threshold
+        if self.calibration is None or point.on_score:
+            return point.value, IdentifyThreshold(
+                llr=None if point.on_score else point.value,
+                score=point.value if point.on_score else None,
                 operating_point=point.name,
                 source=point.source,
                 fpir=None,
                 fmr=None,
                 extrapolated=False,
+                cohort=0,
+                outside=[],
             )
-        found = identify_threshold(self.curve, fpir, searched)
-        return IdentifyThreshold(
-            value=round(found.threshold, 6),
+        read = self.calibration.search_threshold(fpir, searched)
+        return read.threshold, IdentifyThreshold(
+            llr=round(read.threshold, 6),
+            score=None,
             operating_point=f"fpir={fpir:g}",
             source=point.source,
             fpir=fpir,
-            fmr=comparison_fmr(fpir, searched),
-            extrapolated=found.extrapolated,
+            fmr=self.calibration.comparison_fmr(fpir, searched),
+            extrapolated=read.extrapolated,
+            cohort=0,
+            outside=[],
         )
 
 
@@ -101,30 +132,21 @@ def load_models(settings: Settings, metrics: Metrics) -> dict[str, ServedModel]:
 def serve(name: str, embedder: Embedder, settings: Settings) -> ServedModel:
     """Join a loaded model with how the settings want its scores judged."""
     calibration = embedder.card.calibration
-    point = _operating_point(name, calibration, settings)
+    point = _threshold(name, calibration, settings)
     policy = None
     if point is not None:
-        policy = Policy(
-            operating_point=point,
-            llr_slope=calibration.llr.slope if calibration else None,
-            llr_offset=calibration.llr.offset if calibration else None,
-            inconclusive_llr=settings.inconclusive_llr,
-        )
-    curve = None
-    if calibration and name not in settings.thresholds:
-        table = calibration.false_match_curve
-        curve = FalseMatchCurve(table.fmr, table.threshold, table.tail_scale)
-    return ServedModel(name, embedder, policy, curve)
+        policy = Policy(point, calibration.llr if calibration else None, settings.inconclusive_llr)
+    return ServedModel(name, embedder, policy, calibration)
 
 
-def _operating_point(name: str, calibration: Calibration | None, settings: Settings) -> OperatingPoint | None:
+def _threshold(name: str, calibration: Calibration | None, settings: Settings) -> Threshold | None:
     if name in settings.thresholds:
-        return OperatingPoint("set", settings.thresholds[name], None, None, "setting")
+        return Threshold("set", settings.thresholds[name], None, None, "setting", on_score=True)
     if calibration is None:
         return None
     wanted = settings.operating_point
     if wanted not in calibration.operating_points:
         known = ", ".join(calibration.operating_points)
         raise ModelError(f"SAYSO_OPERATING_POINT is {wanted!r}; the model {name!r} was calibrated at {known}")
-    found = calibration.operating_points[wanted]
-    return OperatingPoint(wanted, found.threshold, found.fmr, found.fnmr, "calibrated")
+    point = calibration.operating_points[wanted]
+    return Threshold(wanted, point.threshold, point.fmr, point.fnmr, "calibrated")

@@ -118,10 +118,12 @@ class Settings(BaseSettings):
     max_clipping: float = Field(0.1, ge=0, le=1, description="Share of clipped samples that is refused.")
 
     operating_point: str = Field(
-        "eer", description="Calibrated threshold of verify and compare: `eer`, `fmr=0.01` or `fmr=0.001`."
+        "fmr=0.01",
+        description="Calibrated threshold of verify and compare: `eer`, `fmr=0.01` or `fmr=0.001`.",
     )
     thresholds: dict[str, float] = Field(
-        {}, description="Thresholds set on purpose, by model name as JSON; they replace the calibrated one."
+        {}, description="Scores to accept from, set on purpose, by model name as JSON, in place of the
+        calibration's.",
     )
     inconclusive_llr: float = Field(
         1.0, ge=0, description="How near the threshold, in nats, a doubtful recording is inconclusive."
@@ -130,7 +132,7 @@ class Settings(BaseSettings):
         0.05, gt=0, lt=1, description="How often an unknown voice may match anybody, over all compared."
     )
     identify_margin: float = Field(
-        0.05, ge=0, description="Lead in score over the second candidate below which a match is ambiguous."
+        0.7, ge=0, description="Lead in LLR over the second candidate below which a match is ambiguous."
     )
 
     traces: bool = Field(

@@ -84,8 +84,7 @@ def reembed(
             try:
                 data = engine.store.recordings.read(number)
                 if data is not None:
-                    vector = engine.embed_kept(data, name)
-                    engine.store.recordings.embedded(number, engine.model(name).embedder.sha256, vector)
+                    engine.store.recordings.embedded(number, engine.embed_kept(data, name))
             except ShuttingDown:
                 raise
             except (InputError, RuntimeFault, EnrollError) as error:

@@ -212,7 +212,9 @@ _USED_RECORDINGS = (
     *_guarded("attempts"),
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, HEARD_INDEXES, _USED_RECORDINGS)
+_BANDS = (f"ALTER TABLE enrollments ADD COLUMN band {TEXT} NOT NULL DEFAULT 'wide'",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, HEARD_INDEXES, _USED_RECORDINGS, _BANDS)
 VERSION_TABLE = """CREATE TABLE sayso_version (
     "only" INTEGER PRIMARY KEY CHECK ("only" = 1),
     version INTEGER NOT NULL

@@ -14,7 +14,6 @@ from psycopg import sql
 from psycopg.errors import UndefinedTable
 
 from sayso.enroll import clock
-from sayso.enroll.decision import score
 from sayso.enroll.errors import InvalidEmbedding, StoreError, StoreUnavailable
 from sayso.enroll.feed import narrowed
 from sayso.enroll.postgres.database import PostgresDatabase
@@ -22,7 +21,7 @@ from sayso.enroll.postgres.values import PostgresConnection, Row
 from sayso.enroll.rows import LIVING
 from sayso.enroll.store import Store
 from sayso.enroll.types import Candidate, Vector
-from sayso.enroll.vectors import checked_vector, from_text, to_text
+from sayso.enroll.vectors import checked_vector, from_text, score, to_text
 
 _ROUNDING = 1e-3  # more than half precision moves a cosine
 _REMEMBER_S = 10.0  # which indexes there are

@@ -14,7 +14,6 @@ from enroll_samples import MODEL, REQUIRED_S, normalised, recording, unit
 
 from sayso.enroll import clock
 from sayso.enroll.attempts import AttemptLimits
-from sayso.enroll.decision import score
 from sayso.enroll.errors import (
     AttemptsDelayed,
     RecordingReplayed,
@@ -25,6 +24,7 @@ from sayso.enroll.errors import (
 )
 from sayso.enroll.index import Index, index_of
 from sayso.enroll.store import Store
+from sayso.enroll.vectors import score
 
 Opener = Callable[..., Store]
 LIMITS = AttemptLimits(delay_after=2, delay_s=30.0, lock_after=4, replay_days=30.0)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, normalised, recording, unit
 
-from sayso.enroll.decision import score
 from sayso.enroll.errors import InvalidEmbedding, SpeakerNotFound
 from sayso.enroll.index import Index, SpeakerIndex, index_of
 from sayso.enroll.matrix import Matrix
 from sayso.enroll.store import Store
+from sayso.enroll.vectors import score
 
 Opener = Callable[..., Store]
 

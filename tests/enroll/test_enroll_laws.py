@@ -19,11 +19,11 @@ from hypothesis.stateful import (
 )
 from pgserver import MASTER_KEY, Server
 
-from sayso.enroll.decision import score
 from sayso.enroll.errors import EnrollError, ModelMismatch, SpeakerNotEnrolled, SpeakerOptedOut
 from sayso.enroll.index import index_of
 from sayso.enroll.masterkey import KeyText
 from sayso.enroll.store import Store
+from sayso.enroll.vectors import score
 
 TENANTS = ("t", "u")
 speakers = st.tuples(st.sampled_from(TENANTS), st.sampled_from("abcd"))

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sayso.enroll import clock, mirror, table
-from sayso.enroll.decision import score
 from sayso.enroll.feed import Changes
 from sayso.enroll.index import SpeakerIndex
 from sayso.enroll.matrix import Matrix
@@ -20,6 +19,7 @@ from sayso.enroll.mirror import Mirror
 from sayso.enroll.shortlist import Shortlist
 from sayso.enroll.store import Store
 from sayso.enroll.table import Table
+from sayso.enroll.vectors import score
 
 DIM, FROM = 64, 40
 
