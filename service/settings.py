@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sayso.enroll.attempts import AttemptLimits
@@ -15,12 +18,21 @@ from sayso.enroll.opening import is_postgres
 from sayso.enroll.store import KEY_FILE, Store
 
 SHIPPED_MODELS = Path(str(files("sayso.runtime") / "weights"))
+PREFIX = "SAYSO_"
+PORT = 8000
+# Variables of clients, examples and tests, which the service does not read.
+_OTHERS = {f"{PREFIX}{name}" for name in ("KEY", "URL", "SPEECH", "IMAGE", "PICTURES", "TEST_POSTGRES_BIN")}
+# What Kubernetes sets in every pod for a Service whose name begins with `sayso`.
+_SERVICE_LINK = re.compile(
+    r"SAYSO(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_ALIKE, _NEARLY = 0.6, 0.88  # similarity of a name with the prefix, and of one without
 
 
 class Settings(BaseSettings):
     """Where things are kept, what is served, and what a recording must bring to decide anything."""
 
-    model_config = SettingsConfigDict(env_prefix="SAYSO_")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)
 
     data_dir: Path = Field(
         Path.home() / ".local" / "share" / "sayso", description="Folder of everything the service keeps."
@@ -38,7 +50,7 @@ class Settings(BaseSettings):
         None, description="File of that key; `master.key` in the data folder if unset, made when needed."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    port: int = Field(PORT, ge=0, le=65535, description="Port to listen on.")
     admin_key: SecretStr | None = Field(
         None, min_length=16, description="The first API key; without it the first start makes one."
     )
@@ -138,6 +150,22 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_service_link(cls, value: Any) -> Any:
+        """Kubernetes sets SAYSO_PORT=tcp://… for a Service called `sayso`: that is no setting of ours."""
+        return PORT if isinstance(value, str) and "://" in value else value
+
+    @field_validator("data_dir", "master_key_file", "tls_cert", "tls_key", mode="after")
+    @classmethod
+    def _home(cls, value: Path | None) -> Path | None:
+        return None if value is None else _expanded(value)
+
+    @field_validator("models", mode="after")
+    @classmethod
+    def _homes(cls, value: dict[str, Path]) -> dict[str, Path]:
+        return {name: _expanded(path) for name, path in value.items()}
+
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -175,3 +203,28 @@ class Settings(BaseSettings):
         if self.master_key is not None:
             return KeyText(self.master_key.get_secret_value())
         return KeyFile(self.master_key_file or self.data_dir / KEY_FILE)
+
+
+def _expanded(path: Path) -> Path:
+    """The path with a leading `~` replaced: files of variables, unlike shells, keep it."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path} begins with the home folder of an unknown user") from None
+
+
+def mistyped(variables: Iterable[str]) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none, with the setting meant."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    sentences = []
+    for variable in sorted(variables):
+        name = variable.upper()
+        if name in known | _OTHERS or _SERVICE_LINK.fullmatch(name):
+            continue
+        prefixed = name.startswith("SAYSO")
+        closest = get_close_matches(name, known, 1, _ALIKE if prefixed else _NEARLY)
+        if closest:
+            sentences.append(f"{variable} is no setting: did you mean {closest[0]}?")
+        elif prefixed:
+            sentences.append(f"{variable} is no setting")
+    return sentences

@@ -29,7 +29,7 @@ from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.errors import ServiceError
 from sayso.service.metrics import Metrics
 from sayso.service.served import ServedModel, load_models
-from sayso.service.settings import Settings
+from sayso.service.settings import Settings, mistyped
 
 State = Literal["ok", "look", "broken"]
 _GIB = 2**30
@@ -62,6 +62,8 @@ def doctor(as_json: AsJson = False) -> None:
 
 def examine(chosen: Settings) -> Iterator[Finding]:
     """Everything there is to say, in the order in which one thing needs another."""
+    for sentence in mistyped(os.environ):
+        yield Finding("settings", "look", sentence, "docs/settings.md lists them")
     yield from _hardware(chosen)
     yield from _provider(chosen)
     served: dict[str, ServedModel] = {}
