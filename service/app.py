@@ -16,6 +16,7 @@ from sayso.service import azure, console, errors, side_by_side, streaming
 from sayso.service.engine import Engine
 from sayso.service.limits import BodyBudget
 from sayso.service.middleware import RequestContext
+from sayso.service.readiness import Readiness
 from sayso.service.routes import decisions, speakers, system
 from sayso.service.schemas import Problem
 from sayso.service.upkeep import Upkeep
@@ -69,7 +70,6 @@ def create_app(engine: Engine) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # One thread for each admitted recording, and some for the short calls beside them.
         current_default_thread_limiter().total_tokens = admission.limit + SHORT_CALLS
-        upkeep = Upkeep(engine)
         upkeep.start()
         yield
         upkeep.stop()
@@ -90,7 +90,14 @@ def create_app(engine: Engine) -> FastAPI:
         # What FastAPI itself would tell whoever configured OpenTelemetry: paths with ids of speakers in them.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    upkeep = Upkeep(engine)
+
+    def check() -> None:
+        upkeep.check()
+        engine.check()
+
     app.state.engine = engine
+    app.state.readiness = Readiness(check)
     admission = app.state.admission = Admission(engine.places, turns=engine.turns)
     app.state.streams = Admission(engine.settings.max_streams, "streams are open")
     app.state.idempotent_in_flight = set()

@@ -6,7 +6,6 @@ HTTP and the command line both call this, so the same recordings score the same 
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -46,7 +45,6 @@ from sayso.service.settings import Settings
 
 Audio = bytes | Recording  # a file's bytes, or what a stream has decoded already
 _DOUBTFUL = ("noisy", "clipped")
-READY_FOR_S = 2.0
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
 PLACES_PER_CORE = 8
 SPARE_TURNS = 1  # more than cores: while one waits for the disk, another can work
@@ -83,7 +81,6 @@ class Engine:
         self.turns = min(self.places, busy if on_cpu else max(busy, LARGEST_BATCH))
         self.damage: list[str] = []  # of the store's file, as far as somebody had it checked
         self.rates = RateLimits(settings.rate_limit, settings.rate_burst, self.store.buckets)
-        self._checking, self._checked_at = threading.Lock(), -READY_FOR_S
 
     @property
     def queue_depth(self) -> int:
@@ -268,13 +265,6 @@ class Engine:
         """The vector of a recording that was enrolled before, under a model served since then."""
         call = Call("", "")
         return self._embed(call, self.model(model_name), self._hear(call, data, 0.0)).vector
-
-    def ready(self) -> None:
-        """`check`, at most every two seconds whoever asks: it needs no key, so it must cost little."""
-        with self._checking:
-            if time.monotonic() - self._checked_at > READY_FOR_S:
-                self.check()
-                self._checked_at = time.monotonic()
 
     def check(self) -> None:
         """Push a declared example through the real pipeline of every model, and read the store.
