@@ -127,6 +127,17 @@ class Attempts:
                     connection, row["speaker"], "enroll", digest, enrollment_id, limits, row["enrollment"]
                 )
 
+    def enrolled_as(self, tenant: str, speaker_id: str, recording: bytes) -> str | None:
+        """Return the id of the speaker's enrolment of this very recording; None if there is none."""
+        with self._database.read(tenant) as connection:
+            row = connection.execute(
+                "SELECT enrollments.id FROM heard JOIN speakers ON speakers.number = heard.speaker"
+                " JOIN enrollments ON enrollments.number = heard.enrollment"
+                " WHERE tenant = ? AND speakers.id = ? AND digest = ? AND call = 'enroll'",
+                (tenant, speaker_id, _salted(tenant, speaker_id, recording)),
+            ).fetchone()
+        return None if row is None else str(row["id"])
+
     def unlock(self, tenant: str, speaker_id: str) -> None:
         """Forget the failures. Raises SpeakerNotFound."""
         with self._database.write(tenant, speaker_id) as connection:

@@ -22,6 +22,7 @@ from sayso.enroll.errors import (
     SpeakerNotEnrolled,
     SpeakerOptedOut,
     TooManyEnrollments,
+    UnlikeEarlier,
 )
 from sayso.enroll.feed import TemplateFeed
 from sayso.enroll.idempotency import Answers
@@ -261,7 +262,8 @@ class Store:
         """Add a recording's vectors and make the speaker's templates again.
 
         An `enrollment_id` the speaker has already adds nothing and returns what is stored. Raises
-        SpeakerNotFound, SpeakerOptedOut, InvalidField or InvalidEmbedding; then nothing is stored.
+        SpeakerNotFound, SpeakerOptedOut, UnlikeEarlier, InvalidField or InvalidEmbedding; then nothing is
+        stored.
         """
         wanted = fields.new_id("enr") if enrollment_id is None else fields.checked_id("id", enrollment_id)
         fields.check_report(new)
@@ -377,6 +379,9 @@ def _insert_enrollment(
     vectors: Mapping[str, Vector],
 ) -> Row:
     connection, number = keychain.connection, speaker["number"]
+    cohesion = templates.cohesion(keychain, number, vectors)
+    if new.min_cohesion is not None and cohesion is not None and cohesion < new.min_cohesion:
+        raise UnlikeEarlier(speaker["id"])
     row: Row = connection.execute(
         "INSERT INTO enrollments"
         " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at)"
@@ -388,7 +393,7 @@ def _insert_enrollment(
             new.duration_s,
             new.snr_db,
             new.clipping,
-            templates.cohesion(keychain, number, vectors),
+            cohesion,
             clock.stamp(clock.now()),
         ),
     ).fetchone()

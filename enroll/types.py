@@ -64,7 +64,8 @@ class Enrollment:
 class NewEnrollment:
     """What a recording brings: its speech report and one unit vector `[dim]` per model (by sha256).
 
-    The recording itself, as bytes, is kept only for a tenant who chose that.
+    The recording itself, as bytes, is kept only for a tenant who chose that. With a `min_cohesion` (cosine)
+    the enrolment is refused where its cohesion is lower.
     """
 
     net_speech_s: float
@@ -73,6 +74,7 @@ class NewEnrollment:
     clipping: float
     embeddings: Mapping[str, Vector]
     recording: bytes | None = field(default=None, repr=False)
+    min_cohesion: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

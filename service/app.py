@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 
 from sayso.enroll.errors import InvalidField
 from sayso.service import azure, console, errors, side_by_side, streaming
+from sayso.service.cors import CrossOrigin
 from sayso.service.engine import Engine
 from sayso.service.limits import BodyBudget
 from sayso.service.middleware import RequestContext
@@ -117,6 +118,9 @@ def create_app(engine: Engine) -> FastAPI:
     held = app.state.held = BodyBudget(engine.settings.max_held_bytes)
     engine.metrics.held_bytes.set_function(lambda: held.held)
     app.add_middleware(RequestContext, metrics=engine.metrics, settings=engine.settings, held=held)
+    if engine.settings.cors_origins:
+        # Outside the rest, so that a page can read every answer, whatever went wrong.
+        app.add_middleware(CrossOrigin, origins=engine.settings.cors_origins)
     if traces is not None:
         from sayso.service.tracing import Traced
 

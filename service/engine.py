@@ -24,6 +24,7 @@ from sayso.runtime.session import CPU, available_cores
 from sayso.runtime.speech import QualityLimits, SpeechDetector, SpeechReport
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.call import Call
+from sayso.service.enrolling import SAME, SEVERAL, enrolled_elsewhere, warnings_of
 from sayso.service.errors import ServiceError
 from sayso.service.guard import Guard
 from sayso.service.limits import RateLimits
@@ -87,6 +88,16 @@ class Engine:
         """Recordings waiting for a batch."""
         return sum(model.embedder.queue_depth for model in self.models.values())
 
+    @property
+    def _first(self) -> ServedModel:
+        """The model that an enrolment's cohesion is measured with."""
+        return next(iter(self.models.values()))
+
+    @property
+    def unlike_below(self) -> float | None:
+        """The cohesion below which an enrolment is warned of; None where nobody calibrated that."""
+        return self._first.unlike_below
+
     def close(self) -> None:
         self._close_models()
         self.store.close()
@@ -106,25 +117,53 @@ class Engine:
     def enroll(
         self, call: Call, speaker_id: str, data: Audio, enrollment_id: str | None = None
     ) -> EnrollmentAdded:
-        """Add a recording to a speaker; raises the rooms' errors."""
+        """Add a recording to a speaker.
+
+        Raises the rooms' errors; `SameRecording` where it is enrolled for the speaker already, and with
+        SAYSO_ENROLL_STRICT a 409 where it would be warned of.
+        """
         if self.store.speaker(call.tenant, speaker_id).status == "opted_out":
             raise SpeakerOptedOut(speaker_id)  # before any work on a voice that must not be enrolled
         heard = self._hear(call, data, self.settings.enroll_min_speech_s)
         vectors = {
             model.embedder.sha256: self._embed(call, model, heard).vector for model in self.models.values()
         }
-        report = heard.report
+        report, first, strict = heard.report, self._first, self.settings.enroll_strict
+        if strict and SEVERAL in report.warnings:
+            detail = "the recording has several voices: send one with the speaker's alone"
+            raise ServiceError(409, SEVERAL, detail)
+        with call.stage("search"):
+            elsewhere = enrolled_elsewhere(
+                self.store,
+                self.index,
+                call.tenant,
+                speaker_id,
+                enrollment_id,
+                heard.digest,
+                first.embedder.sha256,
+                vectors[first.embedder.sha256],
+            )
+        if strict and elsewhere:
+            detail = "this very recording is enrolled for another speaker: send another recording"
+            raise ServiceError(409, SAME, detail)
         file = encode(data) if isinstance(data, Recording) else data  # kept where the tenant wants it
         new = NewEnrollment(
-            report.net_speech_s, report.duration_s, report.snr_db, report.clipping, vectors, file
+            report.net_speech_s,
+            report.duration_s,
+            report.snr_db,
+            report.clipping,
+            vectors,
+            file,
+            first.unlike_below if strict else None,
         )
         with call.stage("store"):
             speaker, enrollment = self.store.add_enrollment(call.tenant, speaker_id, new, enrollment_id)
             self.store.attempts.enrolled(
                 call.tenant, speaker_id, enrollment.id, heard.digest, self.settings.attempt_limits
             )
+        warnings = warnings_of(enrollment, first.unlike_below) + ([SAME] if elsewhere else [])
         return EnrollmentAdded(
-            enrollment=EnrollmentOut.seen(enrollment, call.scores),
+            enrollment=EnrollmentOut.seen(enrollment, call.scores, warnings),
             status=speaker.status,
             net_speech_s=speaker.net_speech_s,
             remaining_speech_s=speaker.remaining_speech_s,

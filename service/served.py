@@ -14,6 +14,7 @@ from sayso.enroll.decision import (
 from sayso.runtime.card import Calibration
 from sayso.runtime.embedder import Embedder
 from sayso.runtime.errors import ModelError
+from sayso.service.enrolling import unlike_below
 from sayso.service.errors import ServiceError
 from sayso.service.metrics import Metrics
 from sayso.service.schemas import IdentifyThreshold, ModelRef
@@ -28,6 +29,7 @@ class ServedModel:
     embedder: Embedder
     policy: Policy | None
     curve: FalseMatchCurve | None
+    unlike_below: float | None = None
 
     @property
     def ref(self) -> ModelRef:
@@ -114,7 +116,7 @@ def serve(name: str, embedder: Embedder, settings: Settings) -> ServedModel:
     if calibration and name not in settings.thresholds:
         table = calibration.false_match_curve
         curve = FalseMatchCurve(table.fmr, table.threshold, table.tail_scale)
-    return ServedModel(name, embedder, policy, curve)
+    return ServedModel(name, embedder, policy, curve, unlike_below(calibration))
 
 
 def _operating_point(name: str, calibration: Calibration | None, settings: Settings) -> OperatingPoint | None:

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sayso.enroll.attempts import AttemptLimits
 from sayso.enroll.masterkey import KeyFile, KeySource, KeyText
 from sayso.enroll.opening import is_postgres
 from sayso.enroll.store import KEY_FILE, Store
+from sayso.service.logs import Format
 
 SHIPPED_MODELS = Path(str(files("sayso.runtime") / "weights"))
 PREFIX = "SAYSO_"
@@ -26,6 +27,8 @@ _OTHERS = {f"{PREFIX}{name}" for name in ("KEY", "URL", "SPEECH", "IMAGE", "PICT
 _SERVICE_LINK = re.compile(
     r"SAYSO(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
+PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+")
 _ALIKE, _NEARLY = 0.6, 0.88  # similarity of a name with the prefix, and of one without
 
 
@@ -69,6 +72,12 @@ class Settings(BaseSettings):
 
     tls_cert: Path | None = Field(None, description="Certificate chain (PEM) to serve HTTPS with.")
     tls_key: Path | None = Field(None, description="The certificate's private key (PEM).")
+    root_path: str = Field(
+        "", description="Path that a proxy puts before every address, such as `/voice`; in links."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call the service, separated by commas; `*` is all."
+    )
     metrics_key: SecretStr | None = Field(
         None, min_length=16, description="Bearer token that /metrics asks for; open to all without."
     )
@@ -97,6 +106,9 @@ class Settings(BaseSettings):
     client_timeout_s: float = Field(
         60.0, gt=0, description="How long a client may take to send a request, or stop reading its answer."
     )
+    keep_alive_s: int = Field(
+        5, ge=1, description="How long an idle connection stays open for another request."
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="How long a request may be worked on; beyond it 503."
     )
@@ -120,6 +132,9 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Net speech until a speaker is enrolled, over all enrolments."
     )
     enroll_min_speech_s: float = Field(1.5, gt=0, description="Net speech one enrolment must bring.")
+    enroll_strict: bool = Field(
+        False, description="Refuse enrolments of another voice, of several, or of another's recording."
+    )
     verify_required_speech_s: float = Field(
         1.5, gt=0, description="Net speech that verify, identify, compare and embeddings need."
     )
@@ -148,6 +163,9 @@ class Settings(BaseSettings):
     traces: bool = Field(
         False, description="Send OpenTelemetry traces; needs the extra `otel`, and OTEL_* say where to."
     )
+    log_format: Format = Field(
+        "auto", description="`text` for people, `json` for programs; `auto`: text on a terminal."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
     @field_validator("port", mode="before")
@@ -155,6 +173,30 @@ class Settings(BaseSettings):
     def _no_service_link(cls, value: Any) -> Any:
         """Kubernetes sets SAYSO_PORT=tcp://… for a Service called `sayso`: that is no setting of ours."""
         return PORT if isinstance(value, str) and "://" in value else value
+
+    @field_validator("root_path", mode="after")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if value and not PATH_PREFIX.fullmatch(value):
+            raise ValueError("a path begins with one /, and has letters, digits and -._~ between others")
+        return value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
+
+    @field_validator("cors_origins", mode="after")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin if origin == "*" else origin.rstrip("/").lower() for origin in value)
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin} is no origin: write https://host or https://host:port")
+        return origins
 
     @field_validator("data_dir", "master_key_file", "tls_cert", "tls_key", mode="after")
     @classmethod

@@ -42,7 +42,7 @@ def serve(
 ) -> None:
     """Run the service."""
     chosen = common.settings(host=host, port=port)
-    logs.configure(chosen.log_level)
+    logs.configure(chosen.log_level, chosen.log_format)
     if chosen.store is not None:  # which several servers may share
         _serve(chosen)
         return
@@ -68,6 +68,7 @@ def _run(chosen: Settings, listening: socket) -> None:
         http=guarded(chosen.client_timeout_s, chosen.max_connections),
         ssl_certfile=chosen.tls_cert,
         ssl_keyfile=chosen.tls_key,
+        timeout_keep_alive=chosen.keep_alive_s,
         timeout_graceful_shutdown=round(GRACE_S),
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_max_queue=4,
