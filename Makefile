@@ -6,7 +6,7 @@ PIP := $(VENV)/bin/pip
 export SAYSO_SPEECH ?= $(abspath ../shared/speech)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs image pictures format lock audit kills hammer fuzz soak baseline nested \
+.PHONY: help serve test check docs image pictures format lock lowest audit kills hammer fuzz soak baseline nested \
 	seed study clean
 
 help: ## show this
@@ -52,6 +52,18 @@ LOCK = requirements.lock
 lock: $(VENV)/.dev ## pin what is served (Linux x86-64, Python 3.11) with hashes; keeps pins that still fit
 	$(VENV)/bin/uv pip compile --quiet pyproject.toml --extra postgres --python-version 3.11 --generate-hashes \
 		--python-platform x86_64-unknown-linux-gnu --no-header --no-annotate -o $(LOCK)
+
+# The tests that pass through every library whose lower bound pyproject.toml states. Warnings of old releases are
+# their own; onnx makes the tests' small models. uv reads pip's index from its own variables (UV_INDEX_URL, …).
+LOWEST = $(VENV)-lowest
+QUICK = tests/service/test_service_calls.py tests/service/test_service_uploads.py \
+	tests/service/test_service_settings.py tests/service/test_service_drain.py tests/runtime/test_runtime_audio.py \
+	tests/enroll/test_enroll_index.py
+lowest: $(VENV)/.dev ## a quick part of the tests on the lowest versions that pyproject.toml allows
+	$(VENV)/bin/uv venv --quiet --clear --python $(VENV)/bin/python $(LOWEST)
+	$(VENV)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct '.[postgres]'
+	$(VENV)/bin/uv pip install --quiet --python $(LOWEST) httpx httpx2 hypothesis onnx psutil pytest pytest-timeout
+	PYTHONPATH=. $(LOWEST)/bin/python -m pytest -W default $(QUICK)
 
 audit: $(VENV)/.dev ## look the pinned packages up among known vulnerabilities (needs pypi.org)
 	$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes -r $(LOCK)
@@ -121,4 +133,4 @@ study: $(VENV)/.dev ## train and measure one row of the study, ROW=name of train
 	$(SAYSO) evaluate work/study/$(ROW)/model.onnx $(SCORED) --json work/study/$(ROW)/dev.json
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -27,5 +27,5 @@ VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; \
-r.urlopen(f'http://127.0.0.1:{os.environ[\"SAYSO_PORT\"]}/readyz', timeout=8)"]
+r.urlopen(f'http://127.0.0.1:{os.environ[\"SAYSO_PORT\"] or 8000}/readyz', timeout=8)"]
 CMD ["sayso", "serve"]

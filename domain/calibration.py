@@ -11,6 +11,8 @@ import numpy as np
 
 from sayso.domain.evidence import LlrModel
 
+RARE = 0.01  # of the same-speaker trials lie below the floor of cohesion
+
 
 @dataclass(frozen=True)
 class TrialIdentity:
@@ -57,7 +59,7 @@ class FalseMatchCurve:
             raise ValueError("fmr and threshold need the same number of entries, one or more")
         if not (self.fmr[-1] > 0 and self.fmr[0] <= 1 and all(a > b for a, b in pairwise(self.fmr))):
             raise ValueError("fmr must fall strictly, within (0, 1]")
-        if not all(a <= b for a, b in pairwise(self.threshold)):
+        if not all(a <= b for a, b in pairwise((*self.threshold, math.inf))):
             raise ValueError("threshold must never fall")
         if not self.tail_scale > 0:
             raise ValueError("tail_scale must be above 0")
@@ -91,7 +93,8 @@ class Calibration:
     """How comparisons under one model become decisions. Thresholds, curve and histogram are of LLRs.
 
     `search_growth` says how a search's false positives grow with the number of speakers compared, N: as those
-    of N ** search_growth independent comparisons.
+    of N ** search_growth independent comparisons. Below `cohesion_floor` (a cosine) lies 1 in 100 of the
+    same-speaker trials: an enrolment that is less like the earlier ones is hardly of the same speaker.
     """
 
     trials: tuple[TrialIdentity, ...]
@@ -99,6 +102,7 @@ class Calibration:
     operating_points: dict[str, OperatingPoint]
     false_match_curve: FalseMatchCurve
     histogram: Histogram
+    cohesion_floor: float
     search_growth: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +113,7 @@ class Calibration:
             "operating_points": {name: asdict(point) for name, point in self.operating_points.items()},
             "false_match_curve": _lists(asdict(self.false_match_curve)),
             "histogram": _lists(asdict(self.histogram)),
+            "cohesion_floor": self.cohesion_floor,
             "search_growth": self.search_growth,
         }
 
@@ -145,6 +150,7 @@ class Calibration:
                 tuple(float(height) / slope for height in histogram["target"]),
                 tuple(float(height) / slope for height in histogram["nontarget"]),
             ),
+            float(entry.get("cohesion_floor", _quantile(histogram, RARE))),
             float(entry.get("search_growth", 1.0)),
         )
 
@@ -161,6 +167,13 @@ class Calibration:
             raise ValueError(f"a false-positive identification rate is in (0, 1), not {fpir}")
         # expm1 and log1p keep the digits that 1 - (1 - x) would lose for a large N.
         return -math.expm1(math.log1p(-fpir) / max(1, searched) ** self.search_growth)
+
+
+def _quantile(histogram: dict[str, Any], share: float) -> float:
+    """The value below which a share of the targets lies."""
+    heights = np.asarray(histogram["target"], np.float64) * np.diff(histogram["edges"])
+    below = np.concatenate([[0.0], np.cumsum(heights)]) / max(float(heights.sum()), 1e-12)
+    return float(np.interp(share, below, histogram["edges"]))
 
 
 def _lists(values: dict[str, Any]) -> dict[str, Any]:

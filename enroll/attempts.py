@@ -118,6 +118,16 @@ class Attempts:
                 _refuse_if_barred(row, attempt, limits)
                 _count_failure(connection, tenant, row["number"], attempt)
 
+    def enrolled_as(self, tenant: str, speaker_id: str, recording: bytes) -> str | None:
+        """Return the id of the speaker's enrolment of this very recording; None if there is none."""
+        with self._database.read(tenant) as connection:
+            row = connection.execute(
+                "SELECT enrollments.id FROM speakers JOIN enrollments ON speaker = speakers.number"
+                " WHERE tenant = ? AND speakers.id = ? AND digest = ?",
+                (tenant, speaker_id, salted_digest(tenant, speaker_id, recording)),
+            ).fetchone()
+        return None if row is None else str(row["id"])
+
     def unlock(self, tenant: str, speaker_id: str) -> None:
         """Forget the failures. Raises SpeakerNotFound."""
         with self._database.write(tenant, speaker_id) as connection:

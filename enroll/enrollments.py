@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 
 from sayso.enroll import clock, rows, templates
+from sayso.enroll.errors import UnlikeEarlier
 from sayso.enroll.sql import Row
 from sayso.enroll.types import NewEnrollment, Vector
 from sayso.enroll.vault import Keychain, recording_context
@@ -16,8 +17,14 @@ def insert_enrollment(
     new: NewEnrollment,
     vectors: Mapping[str, Vector],
 ) -> Row:
-    """Add one recording's row, its digest and its sealed `vectors` [dim] by model; returns the row."""
+    """Add one recording's row, its digest and its sealed `vectors` [dim] by model; returns the row.
+
+    Raises UnlikeEarlier.
+    """
     connection, number, tenant = keychain.connection, speaker["number"], speaker["tenant"]
+    cohesion = templates.cohesion(keychain, number, vectors)
+    if new.min_cohesion is not None and cohesion is not None and cohesion < new.min_cohesion:
+        raise UnlikeEarlier(speaker["id"])
     row: Row = connection.execute(
         "INSERT INTO enrollments"
         " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at, digest,"
@@ -29,7 +36,7 @@ def insert_enrollment(
             new.duration_s,
             new.snr_db,
             new.clipping,
-            templates.cohesion(keychain, number, vectors),
+            cohesion,
             clock.stamp(clock.now()),
             None if new.digest is None else salted_digest(tenant, speaker["id"], new.digest),
             new.band,

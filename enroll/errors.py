@@ -76,6 +76,30 @@ class SpeakerOptedOut(EnrollError):
         )
 
 
+class UnlikeEarlier(EnrollError):
+    """A recording is hardly of the voice that was enrolled for the speaker before."""
+
+    code = "unlike_earlier"
+
+    def __init__(self, speaker_id: str) -> None:
+        super().__init__(
+            f'The recording does not sound like the earlier ones of speaker "{speaker_id}". '
+            "Check whose it is, and the id."
+        )
+
+
+class SameRecording(EnrollError):
+    """This very recording is an enrolment of the speaker already."""
+
+    code = "same_recording"
+
+    def __init__(self, speaker_id: str, enrollment_id: str) -> None:
+        super().__init__(
+            f'This very recording is the enrolment "{enrollment_id}" of speaker "{speaker_id}" already. '
+            "Send another recording."
+        )
+
+
 class AttemptsDelayed(EnrollError):
     """Too many attempts on the speaker failed in a row; the next may be made after `retry_after_s`."""
 

@@ -68,7 +68,8 @@ class NewEnrollment:
     """What a recording brings: its speech report and one unit vector `[dim]` per model (by sha256).
 
     `digest`, the sha256 of all its samples, is kept so that the enrolled recording verifies nobody. The
-    recording itself, as bytes, is kept only for a tenant who chose that.
+    recording itself, as bytes, is kept only for a tenant who chose that. With a `min_cohesion` (cosine) the
+    enrolment is refused where its cohesion is lower.
     """
 
     net_speech_s: float
@@ -79,6 +80,7 @@ class NewEnrollment:
     recording: bytes | None = field(default=None, repr=False)
     digest: bytes | None = field(default=None, repr=False)
     band: Band = "wide"
+    min_cohesion: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

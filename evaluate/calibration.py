@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sayso.domain.calibration import (
+    RARE,
     Calibration,
     FalseMatchCurve,
     Histogram,
@@ -60,7 +61,7 @@ def fit_on_pairs(scores: npt.ArrayLike, trials: TrialList) -> Calibration:
         )
     slope, offset = fit_llr_line(array, target)
     model = LlrModel.line(round(slope, DECIMALS), round(offset, DECIMALS))
-    return _decisions(model, slope * array + offset, target, (trials.identity(),), 1.0)
+    return _decisions(model, slope * array + offset, array, target, (trials.identity(),), 1.0)
 
 
 def fit_on_templates(comparisons: Sequence[Comparisons], identities: Sequence[TrialIdentity]) -> Calibration:
@@ -78,10 +79,10 @@ def fit_on_templates(comparisons: Sequence[Comparisons], identities: Sequence[Tr
         evidence = balanced(Evidence.joined(parts))
         model = fit_llr_model(evidence, empty)
         llrs = model.of(evidence.columns(model))
-        fits.append((cllr(llrs, evidence.labels), weight, model, llrs, evidence.labels))
-    _, _, model, llrs, labels = min(fits, key=lambda fit: fit[:2])
+        fits.append((cllr(llrs, evidence.labels), weight, model, llrs, evidence))
+    _, _, model, llrs, evidence = min(fits, key=lambda fit: fit[:2])
     growth = _search_growth(model, comparisons[0])
-    return _decisions(model, llrs, labels, tuple(identities), growth)
+    return _decisions(model, llrs, evidence.score, evidence.labels, tuple(identities), growth)
 
 
 def fit_llr_model(evidence: Evidence, empty: LlrModel) -> LlrModel:
@@ -194,6 +195,7 @@ def _search_growth(model: LlrModel, comparisons: Comparisons) -> float:
 def _decisions(
     model: LlrModel,
     llrs: FloatArray,
+    scores: FloatArray,
     target: BoolArray,
     identities: tuple[TrialIdentity, ...],
     growth: float,
@@ -210,6 +212,7 @@ def _decisions(
         operating_points={name: _measured(llrs, target, value) for name, value in thresholds.items()},
         false_match_curve=false_match_curve(nontargets),
         histogram=_histogram(llrs[target], nontargets),
+        cohesion_floor=round(float(np.quantile(scores[target], RARE)), DECIMALS),
         search_growth=growth,
     )
 

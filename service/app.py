@@ -13,9 +13,11 @@ from fastapi.routing import APIRoute
 
 from sayso.enroll.errors import InvalidField
 from sayso.service import azure, console, errors, side_by_side, streaming
+from sayso.service.cors import CrossOrigin
 from sayso.service.engine import Engine
 from sayso.service.limits import BodyBudget
 from sayso.service.middleware import RequestContext
+from sayso.service.readiness import Readiness
 from sayso.service.routes import decisions, speakers, system
 from sayso.service.schemas import Problem
 from sayso.service.upkeep import Upkeep
@@ -69,7 +71,6 @@ def create_app(engine: Engine) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # One thread for each admitted recording, and some for the short calls beside them.
         current_default_thread_limiter().total_tokens = admission.limit + SHORT_CALLS
-        upkeep = Upkeep(engine)
         upkeep.start()
         yield
         upkeep.stop()
@@ -90,7 +91,14 @@ def create_app(engine: Engine) -> FastAPI:
         # What FastAPI itself would tell whoever configured OpenTelemetry: paths with ids of speakers in them.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    upkeep = Upkeep(engine)
+
+    def check() -> None:
+        upkeep.check()
+        engine.check()
+
     app.state.engine = engine
+    app.state.readiness = Readiness(check)
     admission = app.state.admission = Admission(engine.places, turns=engine.turns)
     app.state.streams = Admission(engine.settings.max_streams, "streams are open")
     app.state.idempotent_in_flight = set()
@@ -110,6 +118,9 @@ def create_app(engine: Engine) -> FastAPI:
     held = app.state.held = BodyBudget(engine.settings.max_held_bytes)
     engine.metrics.held_bytes.set_function(lambda: held.held)
     app.add_middleware(RequestContext, metrics=engine.metrics, settings=engine.settings, held=held)
+    if engine.settings.cors_origins:
+        # Outside the rest, so that a page can read every answer, whatever went wrong.
+        app.add_middleware(CrossOrigin, origins=engine.settings.cors_origins)
     if traces is not None:
         from sayso.service.tracing import Traced
 

@@ -28,6 +28,7 @@ from sayso.runtime.errors import RuntimeFault
 from sayso.service import errors
 from sayso.service.auth import authorized_aside
 from sayso.service.errors import RETRY_AFTER, ServiceError, shown, status_of
+from sayso.service.settings import PATH_PREFIX
 from sayso.service.uploads import MAX_NAME, recordings
 from sayso.service.work import engine_of, work
 
@@ -140,9 +141,17 @@ def _group(kind: Kind) -> str:
 
 
 def _path(request: Request) -> str:
-    """The request's path; `request.url` fails on a query that is no UTF-8."""
+    """The path as the caller wrote it, with what a proxy in front has taken off: `/voice/speaker-…`.
+
+    The prefix is SAYSO_ROOT_PATH or the proxy's `X-Forwarded-Prefix`. It is only repeated in links, never
+    used to find a route. `request.url` fails on a query that is no UTF-8.
+    """
     path: str = request.scope["path"]
-    return path
+    prefix: str = request.scope.get("root_path", "")
+    if not prefix:
+        prefix = request.headers.get("x-forwarded-prefix", "").rstrip("/")
+        prefix = prefix if PATH_PREFIX.fullmatch(prefix) else ""
+    return path if path.startswith(f"{prefix}/speaker-recognition/") else prefix + path
 
 
 def _profile(request: Request, key: ApiKey, kind: Kind, profile_id: str) -> Speaker:

@@ -6,7 +6,6 @@ HTTP and the command line both call this, so the same recordings score the same 
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from sayso.runtime.session import CPU, available_cores
 from sayso.runtime.speech import QualityLimits, SpeechDetector, SpeechReport
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.call import Call
+from sayso.service.enrolling import SAME, SEVERAL, enrolled_elsewhere, warnings_of
 from sayso.service.errors import ServiceError
 from sayso.service.judging import SHORTLIST, Embed, Judge
 from sayso.service.limits import RateLimits
@@ -46,7 +46,6 @@ from sayso.service.settings import Settings
 
 Audio = bytes | Recording  # a file's bytes, or what a stream has decoded already
 _DOUBTFUL = ("noisy", "clipped")
-READY_FOR_S = 2.0
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
 PLACES_PER_CORE = 8
 SPARE_TURNS = 1  # more than cores: while one waits for the disk, another can work
@@ -84,12 +83,21 @@ class Engine:
         self.turns = min(self.places, busy if on_cpu else max(busy, LARGEST_BATCH))
         self.damage: list[str] = []  # of the store's file, as far as somebody had it checked
         self.rates = RateLimits(settings.rate_limit, settings.rate_burst, self.store.buckets)
-        self._checking, self._checked_at = threading.Lock(), -READY_FOR_S
 
     @property
     def queue_depth(self) -> int:
         """Recordings waiting for a batch."""
         return sum(model.embedder.queue_depth for model in self.models.values())
+
+    @property
+    def _first(self) -> ServedModel:
+        """The model that an enrolment's cohesion is measured with."""
+        return next(iter(self.models.values()))
+
+    @property
+    def unlike_below(self) -> float | None:
+        """The cohesion below which an enrolment is warned of; None where nobody calibrated that."""
+        return self._first.unlike_below
 
     def close(self) -> None:
         self._close_models()
@@ -110,14 +118,35 @@ class Engine:
     def enroll(
         self, call: Call, speaker_id: str, data: Audio, enrollment_id: str | None = None
     ) -> EnrollmentAdded:
-        """Add a recording to a speaker; raises the rooms' errors."""
+        """Add a recording to a speaker.
+
+        Raises the rooms' errors; `SameRecording` where it is enrolled for the speaker already, and with
+        SAYSO_ENROLL_STRICT a 409 where it would be warned of.
+        """
         if self.store.speaker(call.tenant, speaker_id).status == "opted_out":
             raise SpeakerOptedOut(speaker_id)  # before any work on a voice that must not be enrolled
         heard = self._hear(call, data, self.settings.enroll_min_speech_s)
         vectors: dict[str, NDArray[np.float32]] = {}
         for model in self.models.values():
             vectors |= self.judge.vectors(model, heard.report, heard.speech, self._embedding(call, model))
-        report = heard.report
+        report, first, strict = heard.report, self._first, self.settings.enroll_strict
+        if strict and SEVERAL in report.warnings:
+            detail = "the recording has several voices: send one with the speaker's alone"
+            raise ServiceError(409, SEVERAL, detail)
+        with call.stage("search"):
+            elsewhere = enrolled_elsewhere(
+                self.store,
+                self.index,
+                call.tenant,
+                speaker_id,
+                enrollment_id,
+                heard.digest,
+                first.embedder.sha256,
+                vectors[first.embedder.sha256],
+            )
+        if strict and elsewhere:
+            detail = "this very recording is enrolled for another speaker: send another recording"
+            raise ServiceError(409, SAME, detail)
         new = NewEnrollment(
             report.net_speech_s,
             report.duration_s,
@@ -125,13 +154,15 @@ class Engine:
             report.clipping,
             vectors,
             recording=encode(data) if isinstance(data, Recording) else data,  # kept where the tenant wants it
-            digest=heard.digest if self.settings.replay_days else None,
+            digest=heard.digest,
             band=report.band,
+            min_cohesion=first.unlike_below if strict else None,
         )
         with call.stage("store"):
             speaker, enrollment = self.store.add_enrollment(call.tenant, speaker_id, new, enrollment_id)
+        warnings = warnings_of(enrollment, first.unlike_below) + ([SAME] if elsewhere else [])
         return EnrollmentAdded(
-            enrollment=EnrollmentOut.seen(enrollment, call.scores),
+            enrollment=EnrollmentOut.seen(enrollment, call.scores, warnings),
             status=speaker.status,
             net_speech_s=speaker.net_speech_s,
             remaining_speech_s=speaker.remaining_speech_s,
@@ -309,13 +340,6 @@ class Engine:
         call, model = Call("", "", ""), self.model(model_name)
         heard = self._hear(call, data, 0.0)
         return self.judge.vectors(model, heard.report, heard.speech, self._embedding(call, model))
-
-    def ready(self) -> None:
-        """`check`, at most every two seconds whoever asks: it needs no key, so it must cost little."""
-        with self._checking:
-            if time.monotonic() - self._checked_at > READY_FOR_S:
-                self.check()
-                self._checked_at = time.monotonic()
 
     def check(self) -> None:
         """Push a declared example through the real pipeline of every model, and read the store.

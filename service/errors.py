@@ -53,6 +53,7 @@ STATUS: dict[type[Exception], int] = {
 }
 _EXTRA_FIELDS = ("net_speech_s", "required_speech_s", "remaining_speech_s", "retry_after_s")
 LONGEST_DETAIL, MOST_PROBLEMS = 1000, 10  # what a small body can get wrong in thousands of places
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 CLIENT_CLOSED_REQUEST = 499  # as nginx calls it
 RETRY_AFTER = {429: "1", 503: "5"}
 
@@ -125,6 +126,11 @@ def sentence(found: list[dict[str, str]]) -> str:
     return "; ".join(f"{one['field']}: {one['problem']}" for one in found)
 
 
+def _nothing_at(path: str) -> str:
+    way_out = ": leave out the / at its end" if path.endswith("/") and path != "/" else ""
+    return f"there is nothing at {path}{way_out}"
+
+
 def install(app: FastAPI) -> None:
     """Register the handlers."""
 
@@ -146,6 +152,10 @@ def install(app: FastAPI) -> None:
         if any(e["type"] == "json_invalid" for e in error.errors()):
             detail = f"the body is not valid JSON: {error.errors()[0]['ctx']['error']}"
             return problem(request, 400, "malformed_json", detail)
+        content_type = request.headers.get("content-type", "").lower()
+        if content_type.startswith(_FORMS) and any(e["loc"][:1] == ("body",) for e in error.errors()):
+            detail = "send the fields as JSON with the header `Content-Type: application/json`, not as a form"
+            return problem(request, 415, "json_required", detail)
         found = problems(error.errors())
         return problem(request, 422, "invalid_request", sentence(found), errors=found)
 
@@ -155,7 +165,7 @@ def install(app: FastAPI) -> None:
             return await from_service(request, error.__cause__)
         codes = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
         code = codes.get(error.status_code, "http_error")
-        detail = error.detail if error.status_code != 404 else f"there is nothing at {request.scope['path']}"
+        detail = error.detail if error.status_code != 404 else _nothing_at(request.scope["path"])
         return problem(request, error.status_code, code, detail, dict(error.headers or {}))
 
     @app.exception_handler(ClientDisconnect)

@@ -65,6 +65,7 @@ ENROLLMENT_ADDED: dict[str, Any] = {
         "clipping": 0.0,
         "created_at": "2026-11-22T15:16:20.005Z",
         "cohesion": None,
+        "warnings": [],
     },
     "status": "enrolling",
     "net_speech_s": 3.9,

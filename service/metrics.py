@@ -75,6 +75,12 @@ class Metrics:
             ["model"],
             registry=r,
         )
+        self.upkeep_failures = Counter(
+            "sayso_upkeep_failures",
+            "Upkeep that failed: expire, purge, index, reembed.",
+            ["task"],
+            registry=r,
+        )
         study = Gauge(
             "sayso_study_latency_seconds",
             "Forward pass latencies that the nested network's study reported.",

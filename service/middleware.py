@@ -46,9 +46,14 @@ class RequestContext:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, settings: Settings, held: BodyBudget) -> None:
         self.app, self.metrics, self.held = app, metrics, held
+        self.root_path = settings.root_path
         self.max_body_bytes, self.timeout_s = settings.max_body_bytes, settings.client_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.root_path and "path" in scope:
+            scope["root_path"] = self.root_path
+            if not scope["path"].startswith(f"{self.root_path}/"):  # a proxy took it off
+                scope["path"] = self.root_path + scope["path"]
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -62,7 +67,9 @@ class RequestContext:
         started, status, sent = time.perf_counter(), 500, False
         body = _Body(receive, headers, state, self.held, self.timeout_s)
         # No GET reads a body. Files listen while they are sent, when it is too late to refuse one.
-        heard = body.gone if scope["method"] in ("GET", "HEAD") else body.receive
+        receiving = body.gone if scope["method"] in ("GET", "HEAD") else body.receive
+        # HEAD is answered as GET is, without the body. A copy, since the server has to see HEAD.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def identified(message: Message) -> None:
             nonlocal status, sent
@@ -72,15 +79,18 @@ class RequestContext:
                 message["headers"] += _missing(message["headers"], scope)
                 if scope["app"].state.draining:  # the caller's next request belongs to another process
                     message["headers"].append((b"connection", b"close"))
+            elif inner is not scope:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self.app(scope, heard, identified)
+            await self.app(inner, receiving, identified)
         except Exception as error:
             if sent:  # too late for another answer
                 raise
-            await unexpected(Request(scope), error)(scope, heard, identified)
+            await unexpected(Request(inner), error)(inner, receiving, identified)
         finally:
+            scope.update({name: inner[name] for name in ("route", "app") if name in inner})
             self.held.give_back(body.received)
             self._record(scope, status, time.perf_counter() - started)
 

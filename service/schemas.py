@@ -82,6 +82,12 @@ class SpeakerOut(_Body):
     updated_at: str
 
 
+class SpeakerDetail(SpeakerOut):
+    """A speaker with the warnings of the enrolments: `unlike_earlier` where voices may have been mixed."""
+
+    warnings: list[str] = []
+
+
 class SpeakerPage(_Body):
     """A page of speakers in the order they were created; `next_cursor` is null on the last."""
 
@@ -90,7 +96,11 @@ class SpeakerPage(_Body):
 
 
 class EnrollmentOut(_Body):
-    """One recording's contribution; `cohesion` is its cosine with the mean of the earlier ones."""
+    """One recording's contribution; `cohesion` is its cosine with the mean of the earlier ones.
+
+    `warnings`: `unlike_earlier` (hardly the voice of the earlier ones); in the answer to an enrolment also
+    `same_recording` (another speaker has this very recording).
+    """
 
     id: str
     speaker_id: str
@@ -100,12 +110,13 @@ class EnrollmentOut(_Body):
     clipping: float
     created_at: str
     cohesion: float | None
+    warnings: list[str] = []
 
     @classmethod
-    def seen(cls, enrollment: Enrollment, scores: bool) -> EnrollmentOut:
-        """The enrolment as a key may see it: cohesion is a score too."""
-        seen = cls.model_validate(enrollment)
-        return seen if scores else seen.model_copy(update={"cohesion": None})
+    def seen(cls, enrollment: Enrollment, scores: bool, warnings: list[str]) -> EnrollmentOut:
+        """The enrolment as a key may see it: cohesion is a score too, a warning is none."""
+        hidden = {} if scores else {"cohesion": None}
+        return cls.model_validate(enrollment).model_copy(update={**hidden, "warnings": warnings})
 
 
 class EnrollmentList(_Body):

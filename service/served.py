@@ -25,6 +25,11 @@ class ServedModel:
     policy: Policy | None
     calibration: Calibration | None
 
+    @property
+    def unlike_below(self) -> float | None:
+        """The cohesion (cosine) below which a recording is hardly the speaker's; None without calibration."""
+        return self.calibration.cohesion_floor if self.calibration else None
+
     @cached_property
     def narrow_key(self) -> str | None:
         """What vectors of speech in a telephone's band are stored by, beside the network's own sha256.

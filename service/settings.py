@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sayso.enroll.attempts import AttemptLimits
 from sayso.enroll.masterkey import KeyFile, KeySource, KeyText
 from sayso.enroll.opening import is_postgres
 from sayso.enroll.store import KEY_FILE, Store
+from sayso.service.logs import Format
 
 SHIPPED_MODELS = Path(str(files("sayso.runtime") / "weights"))
+PREFIX = "SAYSO_"
+PORT = 8000
+# Variables of clients, examples and tests, which the service does not read.
+_OTHERS = {f"{PREFIX}{name}" for name in ("KEY", "URL", "SPEECH", "IMAGE", "PICTURES", "TEST_POSTGRES_BIN")}
+# What Kubernetes sets in every pod for a Service whose name begins with `sayso`.
+_SERVICE_LINK = re.compile(
+    r"SAYSO(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+")
+_ALIKE, _NEARLY = 0.6, 0.88  # similarity of a name with the prefix, and of one without
 
 
 class Settings(BaseSettings):
     """Where things are kept, what is served, and what a recording must bring to decide anything."""
 
-    model_config = SettingsConfigDict(env_prefix="SAYSO_")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)
 
     data_dir: Path = Field(
         Path.home() / ".local" / "share" / "sayso", description="Folder of everything the service keeps."
@@ -38,7 +53,7 @@ class Settings(BaseSettings):
         None, description="File of that key; `master.key` in the data folder if unset, made when needed."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    port: int = Field(PORT, ge=0, le=65535, description="Port to listen on.")
     admin_key: SecretStr | None = Field(
         None, min_length=16, description="The first API key; without it the first start makes one."
     )
@@ -57,6 +72,12 @@ class Settings(BaseSettings):
 
     tls_cert: Path | None = Field(None, description="Certificate chain (PEM) to serve HTTPS with.")
     tls_key: Path | None = Field(None, description="The certificate's private key (PEM).")
+    root_path: str = Field(
+        "", description="Path that a proxy puts before every address, such as `/voice`; in links."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call the service, separated by commas; `*` is all."
+    )
     metrics_key: SecretStr | None = Field(
         None, min_length=16, description="Bearer token that /metrics asks for; open to all without."
     )
@@ -85,6 +106,9 @@ class Settings(BaseSettings):
     client_timeout_s: float = Field(
         60.0, gt=0, description="How long a client may take to send a request, or stop reading its answer."
     )
+    keep_alive_s: int = Field(
+        5, ge=1, description="How long an idle connection stays open for another request."
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="How long a request may be worked on; beyond it 503."
     )
@@ -108,6 +132,9 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Net speech until a speaker is enrolled, over all enrolments."
     )
     enroll_min_speech_s: float = Field(1.5, gt=0, description="Net speech one enrolment must bring.")
+    enroll_strict: bool = Field(
+        False, description="Refuse enrolments of another voice, of several, or of another's recording."
+    )
     verify_required_speech_s: float = Field(
         1.5, gt=0, description="Net speech that verify, identify, compare and embeddings need."
     )
@@ -122,8 +149,7 @@ class Settings(BaseSettings):
         description="Calibrated threshold of verify and compare: `eer`, `fmr=0.01` or `fmr=0.001`.",
     )
     thresholds: dict[str, float] = Field(
-        {}, description="Scores to accept from, set on purpose, by model name as JSON, in place of the
-        calibration's.",
+        {}, description="Scores set on purpose to accept from, by model name as JSON; no LLR decides then."
     )
     inconclusive_llr: float = Field(
         1.0, ge=0, description="How near the threshold, in nats, a doubtful recording is inconclusive."
@@ -138,7 +164,50 @@ class Settings(BaseSettings):
     traces: bool = Field(
         False, description="Send OpenTelemetry traces; needs the extra `otel`, and OTEL_* say where to."
     )
+    log_format: Format = Field(
+        "auto", description="`text` for people, `json` for programs; `auto`: text on a terminal."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_service_link(cls, value: Any) -> Any:
+        """Kubernetes sets SAYSO_PORT=tcp://… for a Service called `sayso`: that is no setting of ours."""
+        return PORT if isinstance(value, str) and "://" in value else value
+
+    @field_validator("root_path", mode="after")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if value and not PATH_PREFIX.fullmatch(value):
+            raise ValueError("a path begins with one /, and has letters, digits and -._~ between others")
+        return value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
+
+    @field_validator("cors_origins", mode="after")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin if origin == "*" else origin.rstrip("/").lower() for origin in value)
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin} is no origin: write https://host or https://host:port")
+        return origins
+
+    @field_validator("data_dir", "master_key_file", "tls_cert", "tls_key", mode="after")
+    @classmethod
+    def _home(cls, value: Path | None) -> Path | None:
+        return None if value is None else _expanded(value)
+
+    @field_validator("models", mode="after")
+    @classmethod
+    def _homes(cls, value: dict[str, Path]) -> dict[str, Path]:
+        return {name: _expanded(path) for name, path in value.items()}
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Settings:
@@ -177,3 +246,28 @@ class Settings(BaseSettings):
         if self.master_key is not None:
             return KeyText(self.master_key.get_secret_value())
         return KeyFile(self.master_key_file or self.data_dir / KEY_FILE)
+
+
+def _expanded(path: Path) -> Path:
+    """The path with a leading `~` replaced: files of variables, unlike shells, keep it."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path} begins with the home folder of an unknown user") from None
+
+
+def mistyped(variables: Iterable[str]) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none, with the setting meant."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    sentences = []
+    for variable in sorted(variables):
+        name = variable.upper()
+        if name in known | _OTHERS or _SERVICE_LINK.fullmatch(name):
+            continue
+        prefixed = name.startswith("SAYSO")
+        closest = get_close_matches(name, known, 1, _ALIKE if prefixed else _NEARLY)
+        if closest:
+            sentences.append(f"{variable} is no setting: did you mean {closest[0]}?")
+        elif prefixed:
+            sentences.append(f"{variable} is no setting")
+    return sentences

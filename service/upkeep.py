@@ -3,59 +3,92 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import structlog
 
 from sayso.enroll.audit import acting
-from sayso.enroll.errors import EnrollError, StoreError
-from sayso.runtime.errors import InputError, RuntimeFault, ShuttingDown
+from sayso.runtime.errors import ShuttingDown
 from sayso.service.engine import Engine
+from sayso.service.errors import ServiceError
 
 EVERY_S = 10.0
+LATE_AFTER = 6  # rounds in a row that a task may fail until the service is not ready
 log = structlog.get_logger()
 
 
 class Upkeep:
-    """A thread beside the requests; `start` it, and `stop` it before the engine is closed."""
+    """Threads beside the requests; `start` them, and `stop` them before the engine is closed.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    A task that fails is logged and counted, and done again in the next round, whatever it raised.
+    """
+
+    def __init__(self, engine: Engine, every_s: float = EVERY_S) -> None:
+        self._engine, self._every_s = engine, every_s
+        self._tasks: dict[str, Callable[[], None]] = {
+            "expire": self._expire,
+            "purge": lambda: engine.store.purge(),
+            "index": lambda: engine.index.refresh(),
+        }
+        self._done_at = dict.fromkeys(self._tasks, time.monotonic())
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._tidy, name="upkeep", daemon=True),
+            threading.Thread(target=self._reembed, name="reembedding", daemon=True),
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
-        with acting("upkeep"):
-            self._tidy()
-            with suppress(ShuttingDown):
-                self._reembed()
-            while not self._stop.wait(EVERY_S):
-                self._tidy()
+    def check(self) -> None:
+        """Raise a 503 that names a task which has not succeeded for LATE_AFTER rounds."""
+        now, allowed_s = time.monotonic(), LATE_AFTER * self._every_s
+        for task, done_at in self._done_at.items():
+            if now - done_at > allowed_s:
+                detail = f"the upkeep `{task}` has not succeeded for {now - done_at:.0f} s: the log says why"
+                raise ServiceError(503, "not_ready", detail)
 
     def _tidy(self) -> None:
-        store = self._engine.store
-        try:
-            if expired := store.rights.expire():
-                log.info("expired", speakers=expired)
-            store.purge()
-            self._engine.index.refresh()
-        except EnrollError as error:
-            log.error("upkeep", code=error.code, detail=str(error))
+        with acting("upkeep"):
+            while True:
+                for name, task in self._tasks.items():
+                    if self._succeeds(name, task):
+                        self._done_at[name] = time.monotonic()
+                if self._stop.wait(self._every_s):
+                    return
 
     def _reembed(self) -> None:
+        """Embed what is missing, again and again until it has been tried to the end once."""
+        with acting("upkeep"):
+            while not self._succeeds("reembed", self._reembed_once):
+                if self._stop.wait(self._every_s):
+                    return
+
+    def _succeeds(self, name: str, task: Callable[[], None]) -> bool:
         try:
-            done, failed = reembed(self._engine, stopped=self._stop.is_set)
-        except StoreError as error:
-            log.error("upkeep", code=error.code, detail=str(error))
-            return
+            task()
+        except Exception as error:
+            if self._stop.is_set() and isinstance(error, ShuttingDown):
+                return True
+            self._engine.metrics.upkeep_failures.labels(name).inc()
+            code = getattr(error, "code", type(error).__name__)
+            log.error("upkeep_failed", task=name, code=code, detail=str(error), exc_info=error)
+            return False
+        return True
+
+    def _expire(self) -> None:
+        if expired := self._engine.store.rights.expire():
+            log.info("expired", speakers=expired)
+
+    def _reembed_once(self) -> None:
+        done, failed = reembed(self._engine, stopped=self._stop.is_set)
         if done or failed:
             log.info("reembedded", recordings=done, failed=failed)
 
@@ -67,8 +100,8 @@ def reembed(
 ) -> tuple[int, int]:
     """Embed each kept recording with each served model that has not seen it yet, one after the other.
 
-    `advance` is told (done, all). Returns how many were embedded and how many could not be; those stay as
-    they are, and are tried again at the next start. What was done stays done when it is cut short.
+    Calls `advance(done, all)` after each. Returns how many were embedded and how many could not be; those
+    stay as they are, and are tried again at the next start. What was done stays done when it is cut short.
     """
     todo = {
         model.name: engine.store.recordings.to_embed(model.embedder.sha256)
@@ -87,9 +120,10 @@ def reembed(
                     engine.store.recordings.embedded(number, engine.embed_kept(data, name))
             except ShuttingDown:
                 raise
-            except (InputError, RuntimeFault, EnrollError) as error:
+            except Exception as error:  # one recording fails alone
                 failed += 1
-                log.warning("reembedding_failed", enrollment=number, model=name, code=error.code)
+                code = getattr(error, "code", type(error).__name__)
+                log.warning("reembedding_failed", enrollment=number, model=name, code=code, exc_info=error)
             tried += 1
             waiting.dec()
             advance(tried, total)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sayso.service.errors import ServiceError
+from sayso.service.forms import parts_named
 from sayso.service.middleware import allow_recordings
 
 FIELD = "audio"
 MAX_NAME = 256  # characters of a name in a query: longer than any that exists
 ATTEMPT = "sayso-attempt"  # how a proxy that may send a request again names it, each time alike
 _MULTIPART = "multipart/form-data"
-
-
-class _InMemoryParser(MultiPartParser):
-    """Keeps recordings out of temporary files: a voice must not be left on a disk by the way."""
-
-    spool_max_size = 2**31  # the body limit comes first
+_CURL = f"curl --form {FIELD}=@recording.wav"
+# What a text begins with; a container, and raw samples, have other bytes among the first 64.
+_JSON = re.compile(rb"\s*(\{\s*\"|\[\s*[\[{\"\d-])[\s\x20-\x7e\x80-\xff]*\Z")
+_BASE64 = re.compile(rb"\s*\"?(data:[a-z]+/[\x20-\x7e]*|[A-Za-z0-9+/_\s-]{63,}=*\"?\s*)\Z")
+_FIELDS = re.compile(rb"[\x20-\x7e]+\Z")
 
 
 async def recordings(request: Request, count: int = 1) -> list[bytes]:
@@ -33,6 +32,8 @@ async def recordings(request: Request, count: int = 1) -> list[bytes]:
     """
     request.app.state.admission.check()
     sent = await _sent(request, count)
+    for recording in sent:
+        _refuse_text(request, recording)
     if ATTEMPT in request.headers:
         request.state.recorded = await run_in_threadpool(_digest, sent)
     return sent
@@ -44,29 +45,36 @@ def _digest(sent: list[bytes]) -> str:
 
 async def _sent(request: Request, count: int) -> list[bytes]:
     allow_recordings(request)
-    if not request.headers.get("content-type", "").lower().startswith(_MULTIPART):
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith(_MULTIPART):
         if count > 1:
             raise ServiceError(
                 415, "multipart_required", f"send {count} recordings as multipart form fields `{FIELD}`"
             )
         return [await request.body()]
-    try:
-        form = await _InMemoryParser(request.headers, request.stream(), max_files=4, max_fields=16).parse()
-    except (MultiPartException, KeyError, UnicodeError) as error:
-        reason = getattr(error, "message", "the content type has no usable boundary or charset")
-        raise ServiceError(400, "malformed_multipart", f"the form cannot be read: {reason}") from error
-    try:
-        files = [value for value in form.getlist(FIELD) if isinstance(value, UploadFile)]
-        if len(files) != count:
-            raise ServiceError(
-                422,
-                "audio_missing" if len(files) < count else "audio_ambiguous",
-                f"the form has {len(files)} files named `{FIELD}`, {count} expected: "
-                f"curl --form {FIELD}=@recording.wav",
-            )
-        return [await file.read() for file in files]
-    finally:
-        await form.close()
+    parts = await parts_named(FIELD, content_type, request.stream())
+    if len(parts) != count:
+        code = "audio_missing" if len(parts) < count else "audio_ambiguous"
+        detail = f"the form has {len(parts)} parts named `{FIELD}`, {count} expected: {_CURL}"
+        raise ServiceError(422, code, detail)
+    return parts
+
+
+def _refuse_text(request: Request, recording: bytes) -> None:
+    """Raise a 415 that says what was sent, if it is a text in place of a recording."""
+    head = recording[:64]
+    way_out = f"send the file's own bytes, as the body or as a form: {_CURL}"
+    if _JSON.match(head):
+        raise ServiceError(415, "audio_is_text", f"JSON arrived in place of a recording: {way_out}")
+    if _BASE64.match(head) and len(set(head)) > 8:  # silence may be one letter over and over
+        raise ServiceError(
+            415, "audio_is_text", f"base64 text arrived in place of a recording: decode it, and {way_out}"
+        )
+    form_encoded = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    if form_encoded and _FIELDS.match(head):
+        raise ServiceError(
+            415, "audio_is_text", f"form-encoded text arrived in place of a recording: {way_out}"
+        )
 
 
 def audio_body(count: int = 1) -> dict[str, Any]:

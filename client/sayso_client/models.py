@@ -52,7 +52,10 @@ class SpeakerPage(_Answer):
 
 
 class Enrollment(_Answer):
-    """One recording's contribution; `cohesion` is its cosine with the mean of the earlier ones."""
+    """One recording's contribution; `cohesion` is its cosine with the mean of the earlier ones.
+
+    `warnings`: `unlike_earlier`, and in the answer to an enrolment `same_recording`.
+    """
 
     id: str
     speaker_id: str
@@ -62,6 +65,7 @@ class Enrollment(_Answer):
     clipping: float
     created_at: datetime
     cohesion: float | None
+    warnings: list[str] = []
 
 
 class EnrollmentList(_Answer):

@@ -27,9 +27,10 @@ from sayso.runtime.errors import RuntimeFault
 from sayso.runtime.session import CPU, CUDA, available_cores, cuda_driver_present
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.errors import ServiceError
+from sayso.service.listening import url_of
 from sayso.service.metrics import Metrics
 from sayso.service.served import ServedModel, load_models
-from sayso.service.settings import Settings
+from sayso.service.settings import Settings, mistyped
 
 State = Literal["ok", "look", "broken"]
 _GIB = 2**30
@@ -62,6 +63,8 @@ def doctor(as_json: AsJson = False) -> None:
 
 def examine(chosen: Settings) -> Iterator[Finding]:
     """Everything there is to say, in the order in which one thing needs another."""
+    for sentence in mistyped(os.environ):
+        yield Finding("settings", "look", sentence, "docs/settings.md lists them")
     yield from _hardware(chosen)
     yield from _provider(chosen)
     served: dict[str, ServedModel] = {}
@@ -256,7 +259,7 @@ def _master_key(chosen: Settings) -> Iterator[Finding]:
 
 
 def _network(chosen: Settings) -> Iterator[Finding]:
-    where = f"{chosen.host}:{chosen.port}"
+    where = url_of(chosen.host, chosen.port, chosen.tls_cert is not None)
     if chosen.host in ("127.0.0.1", "::1", "localhost"):
         yield Finding("network", "ok", f"{where}, from this machine only")
         return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
+from socket import socket
 from typing import Annotated
 
 import structlog
@@ -19,8 +21,9 @@ from sayso.service.app import create_app
 from sayso.service.connection import guarded
 from sayso.service.drain import GRACE_S, DrainingServer
 from sayso.service.engine import Engine
+from sayso.service.listening import bound, url_of
 from sayso.service.metrics import Metrics
-from sayso.service.settings import Settings
+from sayso.service.settings import Settings, mistyped
 from sayso.service.streaming import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
@@ -39,15 +42,20 @@ def serve(
 ) -> None:
     """Run the service."""
     chosen = common.settings(host=host, port=port)
-    logs.configure(chosen.log_level)
+    logs.configure(chosen.log_level, chosen.log_format)
     if chosen.store is not None:  # which several servers may share
         _serve(chosen)
         return
-    with only_server(chosen.store_path, f"http://{chosen.host}:{chosen.port}"):
+    with only_server(chosen.store_path, url_of(chosen.host, chosen.port, chosen.tls_cert is not None)):
         _serve(chosen)
 
 
 def _serve(chosen: Settings) -> None:
+    with bound(chosen.host, chosen.port) as listening:  # first: models take seconds to load
+        _run(chosen, listening)
+
+
+def _run(chosen: Settings, listening: socket) -> None:
     engine = Engine(chosen, Metrics())
     app = create_app(engine)
     config = uvicorn.Config(
@@ -60,6 +68,7 @@ def _serve(chosen: Settings) -> None:
         http=guarded(chosen.client_timeout_s, chosen.max_connections),
         ssl_certfile=chosen.tls_cert,
         ssl_keyfile=chosen.tls_key,
+        timeout_keep_alive=chosen.keep_alive_s,
         timeout_graceful_shutdown=round(GRACE_S),
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_max_queue=4,
@@ -76,8 +85,7 @@ def _serve(chosen: Settings) -> None:
             # gives errors, never wrong answers: every vector is sealed.
             checking.join(_CHECK_S)
         engine.check()
-        listening = config.bind_socket()  # before anything is promised
-        _announce(engine, chosen, _first_key(engine.store.keys, chosen))
+        _announce(engine, chosen, listening.getsockname()[1], _first_key(engine.store.keys, chosen))
     except BaseException:
         engine.close()
         raise
@@ -107,11 +115,12 @@ def _first_key(keys: KeyRing, chosen: Settings) -> str | None:
     return keys.create_key(TENANT, SCOPES, "made at the first start")[1]
 
 
-def _announce(engine: Engine, chosen: Settings, new_key: str | None) -> None:
+def _announce(engine: Engine, chosen: Settings, port: int, new_key: str | None) -> None:
     tls = chosen.tls_cert is not None
-    url = f"{'https' if tls else 'http'}://{chosen.host}:{chosen.port}"
+    url = url_of(chosen.host, port, tls)
     where = chosen.data_dir if chosen.store is None else engine.store.database.path
     lines = [f"Sayso answers on {url} (API: {url}/docs), keeping its data in {where}"]
+    lines += [f"  {sentence}" for sentence in mistyped(os.environ)]
     for model in engine.models.values():
         point = model.policy.operating_point if model.policy else None
         state = f"threshold {point.source}" if point else "NOT CALIBRATED: it will refuse to decide"

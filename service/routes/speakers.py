@@ -9,11 +9,13 @@ from starlette.concurrency import run_in_threadpool
 
 from sayso.enroll.errors import SpeakerExists
 from sayso.service.auth import Administrator, Enroller, Reader
+from sayso.service.enrolling import speaker_warnings, warnings_of
 from sayso.service.idempotency import HEADER, IdempotentRoute, id_from
 from sayso.service.schemas import (
     EnrollmentAdded,
     EnrollmentList,
     EnrollmentOut,
+    SpeakerDetail,
     SpeakerIn,
     SpeakerOut,
     SpeakerPage,
@@ -62,9 +64,12 @@ def list_(
 
 
 @router.get("/{speaker_id}", summary="One speaker")
-def one(request: Request, key: Reader, speaker_id: str) -> SpeakerOut:
-    """Status, speech so far and what is still needed."""
-    return SpeakerOut.model_validate(engine_of(request).store.speaker(key.tenant, speaker_id))
+def one(request: Request, key: Reader, speaker_id: str) -> SpeakerDetail:
+    """Status, speech so far, what is still needed, and warnings of the enrolments."""
+    engine = engine_of(request)
+    speaker = SpeakerDetail.model_validate(engine.store.speaker(key.tenant, speaker_id))
+    enrolled = engine.store.enrollments(key.tenant, speaker_id) if speaker.enrollments else ()
+    return speaker.model_copy(update={"warnings": speaker_warnings(enrolled, engine.unlike_below)})
 
 
 @router.patch("/{speaker_id}", summary="Change a speaker")
@@ -118,9 +123,12 @@ async def enroll(request: Request, key: Enroller, speaker_id: str) -> Enrollment
 @router.get("/{speaker_id}/enrollments", summary="List enrolments")
 def enrollments(request: Request, key: Reader, speaker_id: str) -> EnrollmentList:
     """The speaker's enrolments, oldest first."""
-    found = engine_of(request).store.enrollments(key.tenant, speaker_id)
-    scores = key.allows("scores")
-    return EnrollmentList(items=[EnrollmentOut.seen(enrollment, scores) for enrollment in found])
+    engine, scores = engine_of(request), key.allows("scores")
+    enrolled = engine.store.enrollments(key.tenant, speaker_id)
+    limit = engine.unlike_below if len(enrolled) > 1 else None  # a single enrolment is like itself
+    return EnrollmentList(
+        items=[EnrollmentOut.seen(each, scores, warnings_of(each, limit)) for each in enrolled]
+    )
 
 
 @router.delete("/{speaker_id}/enrollments/{enrollment_id}", summary="Delete an enrolment")

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from hmac import compare_digest
 
-import structlog
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from sayso.enroll.errors import StoreError
 from sayso.service.auth import CHALLENGE, Reader, token_of
 from sayso.service.errors import ServiceError
+from sayso.service.readiness import Readiness
 from sayso.service.schemas import Health, ModelList, ModelOut
 from sayso.service.work import engine_of
 
-log = structlog.get_logger()
 router = APIRouter(tags=["system"])
 keyed = APIRouter(tags=["system"])
 
@@ -47,14 +45,15 @@ async def readyz(request: Request) -> Health:
     """Runs a synthetic voice through the real pipeline of every model, and reads the store."""
     if request.app.state.draining:
         raise ServiceError(503, "shutting_down", "this process is stopping: try another, or again shortly")
-    try:
-        await run_in_threadpool(engine_of(request).ready)
-    except Exception as error:
-        log.error("not ready", exc_info=error)
+    readiness: Readiness = request.app.state.readiness
+    failure = await readiness.failure()
+    if isinstance(failure, ServiceError):
+        raise failure
+    if failure is not None:
         detail = "the service cannot work through its own example: its log says why"
-        if isinstance(error, StoreError):
+        if isinstance(failure, StoreError):
             detail = "the store cannot be used now: the log says why"
-        raise ServiceError(503, "not_ready", detail) from error
+        raise ServiceError(503, "not_ready", detail) from failure
     return Health(status="ok")
 
 

@@ -47,6 +47,10 @@ def test_manifests_follow_kubernetes_own_schemas(manifests: dict[str, Any], vers
         kubernetes_validate.validate(one, version, strict=True)
 
 
+def test_no_service_sets_a_variable_of_ours(manifests: dict[str, Any]) -> None:
+    assert manifests["Deployment"]["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+
 def test_a_manifest_with_a_slip_is_refused(manifests: dict[str, Any]) -> None:
     spec = manifests["Deployment"]["spec"]["template"]["spec"]
     wrong = {**spec, "terminationGraceperiodSeconds": 1}

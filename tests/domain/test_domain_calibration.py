@@ -39,6 +39,7 @@ def calibration(curve: FalseMatchCurve) -> Calibration:
         {"eer": OperatingPoint(0.5, 0.09, 0.09)},
         curve,
         Histogram((-10.0, 0.0, 10.0), (0.01, 0.09), (0.08, 0.02)),
+        0.2,
     )
 
 
@@ -55,7 +56,7 @@ def test_a_card_of_schema_1_decides_as_it_did() -> None:
         "trials": {"name": "dev.trials", "sha256": "0" * 64, "targets": 10, "nontargets": 20, "speakers": 5},
         "histogram": {"edges": [-1.0, 0.0, 1.0], "target": [0.1, 0.9], "nontarget": [0.8, 0.2]},
     }
-    del entry["search_growth"]
+    del entry["search_growth"], entry["cohesion_floor"]
     read = Calibration.from_dict(entry)
     assert read.operating_points["eer"].threshold == pytest.approx(20.0 * 0.42 - 8.0)
     assert read.false_match_curve.threshold == pytest.approx((-6.0, -2.0, 2.0))
@@ -63,6 +64,7 @@ def test_a_card_of_schema_1_decides_as_it_did() -> None:
     assert read.histogram.edges == pytest.approx((-28.0, -8.0, 12.0))
     assert sum(np.diff(read.histogram.edges) * read.histogram.target) == pytest.approx(1.0)
     assert read.search_growth == 1.0
+    assert read.cohesion_floor == pytest.approx(-0.9)  # below it lies 1 in 100 of the targets
 
 
 def test_searches_that_grow_slower_have_a_lower_threshold() -> None:

@@ -31,7 +31,7 @@ def test_it_says_so_first_and_finishes_what_was_begun(server: Server) -> None:
         server.process.send_signal(signal.SIGTERM)
         told = time.monotonic()
         while (ready := server.client.get("/readyz")).status_code == 200:
-            assert time.monotonic() < told + 3
+            assert time.monotonic() < told + 30
             time.sleep(0.02)
         assert (ready.status_code, ready.json()["code"]) == (503, "shutting_down")
         assert ready.headers["retry-after"] == "5"
@@ -52,8 +52,10 @@ def test_it_says_so_first_and_finishes_what_was_begun(server: Server) -> None:
     assert "took_too_long" not in server.log.read_text()
 
 
-def test_a_person_at_the_keyboard_does_not_wait(server: Server) -> None:
-    started = time.monotonic()
-    server.process.send_signal(signal.SIGINT)
-    server.process.wait(30)
-    assert time.monotonic() - started < 3  # SAYSO_DRAIN_S
+def test_a_person_at_the_keyboard_does_not_wait(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", SAYSO_DRAIN_S="3600")
+    try:
+        server.process.send_signal(signal.SIGINT)
+        server.process.wait(120)
+    finally:
+        server.close()

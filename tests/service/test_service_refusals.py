@@ -1,5 +1,6 @@
 """Bad input: the right status, a stable code, a sentence to act on, and a service that goes on."""
 
+import base64
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from sayso.service.settings import SHIPPED_MODELS
 
 RATE = 16_000
 SPEECH = synthetic_voice(4.0, 165.0, 1.08)
+DATA_URL = b"data:audio/wav;base64," + base64.b64encode(encode(SPEECH))
 
 
 def with_bad_sample(value: float) -> bytes:
@@ -135,6 +137,11 @@ def test_noise_over_speech_is_refused_where_the_limit_says_so(make_service: Any)
         ("GET", "/v1/speakers?cursor=%00", {}, 422, "invalid_field"),
         ("POST", "/v1/compare", {"content": encode(SPEECH)}, 415, "multipart_required"),
         ("POST", "/v1/compare", {"files": {"audio": encode(SPEECH)}}, 422, "audio_missing"),
+        ("POST", "/v1/identify", {"json": {"audio": "x"}}, 415, "audio_is_text"),
+        ("POST", "/v1/identify", {"content": base64.b64encode(encode(SPEECH))}, 415, "audio_is_text"),
+        ("POST", "/v1/identify", {"files": {"audio": DATA_URL}}, 415, "audio_is_text"),
+        ("POST", "/v1/identify", {"data": {"audio": "voice.wav"}}, 415, "audio_is_text"),
+        ("POST", "/v1/identify", {"files": {str(i): b"x" for i in range(21)}}, 400, "malformed_multipart"),
         ("POST", "/v1/identify", {"files": {"sound": encode(SPEECH)}}, 422, "audio_missing"),
         (
             "POST",

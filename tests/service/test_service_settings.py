@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from sayso.service.settings import Settings
+from sayso.service.settings import PORT, Settings, mistyped
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -25,3 +25,63 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SAYSO_IDENTIFY_FPIR", "1.5")
     with pytest.raises(ValidationError, match="identify_fpir"):
         Settings()
+
+
+@pytest.mark.parametrize("link", ["tcp://10.96.0.1:80", "udp://[fd00::1]:80", "TCP://10.0.0.1"])
+def test_a_service_link_of_kubernetes_is_no_port(monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+    monkeypatch.setenv("SAYSO_PORT", link)
+    assert Settings().port == PORT == 8000
+    assert Settings(port=9000).port == 9000
+    monkeypatch.setenv("SAYSO_PORT", "eight")
+    with pytest.raises(ValidationError, match="port"):
+        Settings()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"SAYSO_{name.upper()}", "")
+    assert getattr(Settings(), name) == Settings.model_fields[name].get_default(call_default_factory=True)
+
+
+def test_the_home_folder_is_expanded_in_every_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("DATA_DIR", "MASTER_KEY_FILE", "TLS_CERT", "TLS_KEY"):
+        monkeypatch.setenv(f"SAYSO_{name}", f"~/{name}")
+    monkeypatch.setenv("SAYSO_MODELS", '{"own": "~/own.onnx", "other": "relative/~/x.onnx"}')
+    chosen = Settings()
+    assert chosen.data_dir == tmp_path / "DATA_DIR"
+    assert chosen.master_key_file == tmp_path / "MASTER_KEY_FILE"
+    assert (chosen.tls_cert, chosen.tls_key) == (tmp_path / "TLS_CERT", tmp_path / "TLS_KEY")
+    assert chosen.models == {"own": tmp_path / "own.onnx", "other": Path("relative/~/x.onnx")}
+    monkeypatch.setenv("SAYSO_DATA_DIR", "~nobody-of-this-name/x")
+    with pytest.raises(ValidationError, match="unknown user"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("SAYSO_ADMINKEY", "SAYSO_ADMIN_KEY"),
+        ("SAYSO_DATADIR", "SAYSO_DATA_DIR"),
+        ("sayso_max_stream", "SAYSO_MAX_STREAMS"),
+        ("SAYSOPORT", "SAYSO_PORT"),
+        ("SASYO_LOG_LEVEL", "SAYSO_LOG_LEVEL"),
+        ("SAYSO_XQZ", None),
+    ],
+)
+def test_a_mistyped_name_is_named(variable: str, meant: str | None) -> None:
+    (sentence,) = mistyped(["PATH", "SAYSO_PORT", variable, "SAY", "SAYING_SO"])
+    assert sentence.startswith(f"{variable} is no setting")
+    assert meant is None or meant in sentence
+
+
+def test_what_kubernetes_and_clients_set_is_not_mistyped() -> None:
+    links = ["SAYSO_SERVICE_HOST", "SAYSO_SERVICE_PORT", "SAYSO_SERVICE_PORT_HTTP", "SAYSO_PORT_80_TCP"]
+    links += [
+        "SAYSO_PORT_80_TCP_ADDR",
+        "SAYSO_PORT_80_UDP_PROTO",
+        "SAYSO_METRICS_PORT",
+        "SAYSO_WEB_SERVICE_HOST",
+    ]
+    settings = [f"SAYSO_{name.upper()}" for name in Settings.model_fields]
+    assert mistyped([*links, *settings, "SAYSO_KEY", "SAYSO_URL", "sayso_port"]) == []

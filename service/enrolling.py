@@ -1,0 +1,49 @@
+"""What speaks against an enrolment: another voice than before, or a recording that is enrolled already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sayso.enroll.errors import SameRecording
+from sayso.enroll.index import Index
+from sayso.enroll.store import Store
+from sayso.enroll.types import Enrollment, Vector
+
+UNLIKE, SAME, SEVERAL = "unlike_earlier", "same_recording", "several_voices"
+_NEAREST = 5  # speakers who are asked whether they have the recording
+
+
+def warnings_of(enrollment: Enrollment, limit: float | None) -> list[str]:
+    """`unlike_earlier` where the cohesion with the earlier enrolments is below the limit."""
+    cohesion = enrollment.cohesion
+    return [UNLIKE] if limit is not None and cohesion is not None and cohesion < limit else []
+
+
+def speaker_warnings(enrollments: Iterable[Enrollment], limit: float | None) -> list[str]:
+    """The warnings of a speaker's enrolments, each once; a single enrolment is like itself."""
+    listed = list(enrollments)
+    if len(listed) < 2:
+        return []
+    return sorted({warning for one in listed for warning in warnings_of(one, limit)})
+
+
+def enrolled_elsewhere(
+    store: Store,
+    index: Index,
+    tenant: str,
+    speaker_id: str,
+    enrollment_id: str | None,
+    digest: bytes,
+    model_sha256: str,
+    vector: Vector,
+) -> bool:
+    """Whether another speaker, of those nearest to the vector, has this very recording enrolled.
+
+    Raises `SameRecording` where the speaker has it already, unless as this enrolment, which is a retry.
+    """
+    earlier = store.attempts.enrolled_as(tenant, speaker_id, digest)
+    if earlier is not None and earlier != enrollment_id:
+        raise SameRecording(speaker_id, earlier)
+    nearest, _ = index.search(tenant, model_sha256, vector, _NEAREST)
+    others = [candidate.speaker_id for candidate in nearest if candidate.speaker_id != speaker_id]
+    return any(store.attempts.enrolled_as(tenant, other, digest) is not None for other in others)
