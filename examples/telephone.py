@@ -1,7 +1,7 @@
 """A telephone line, 8 kHz mu-law in 20 ms packets, over the WebSocket: telephone.py SPEAKER CALL.wav.
 
-It needs `pip install './client[stream]' soundfile soxr`. The recording plays the line. A gateway would pass on
-the payloads of its RTP packets instead, and need neither soundfile nor soxr.
+It needs `pip install './client[stream]' soundfile soxr`. The recording plays the line. A gateway would pass
+on the payloads of its RTP packets instead, and need neither soundfile nor soxr.
 """
 
 import io

@@ -144,7 +144,7 @@ def test_latency_is_read_from_metrics(
     for call in ("Verify, baseline", "Enrol, all models"):
         assert page.get_by_role("rowheader", name=call).is_visible()
     page.get_by_text("Verify: stages").click()
-    page.get_by_role("rowheader", name="Finding speech").wait_for()
+    page.get_by_role("rowheader", name="Finding speech").first.wait_for()
     picture(page, "latency")
     assert not tab.errors
 

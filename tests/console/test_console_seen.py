@@ -117,7 +117,7 @@ def test_there_is_one_count_while_somebody_speaks(
 
     record(page, spoken)
     ((beside_the_levels, beside_the_ring, arcs),) = seen
-    more = re.search(r"[\d.]+ s more|enough", beside_the_levels)
+    more = re.search(r"[\d.]+\ss more|enough", beside_the_levels)
     assert more is not None
     assert beside_the_ring == (more[0] if "more" in more[0] else "Enough speech")
     assert arcs == 1
@@ -196,7 +196,7 @@ def test_a_recording_is_compared_as_often_as_one_likes(
         for _ in range(2):
             chooser.set_input_files(people[0].short)
             page.locator("article .verdict").nth(1).wait_for()
-        record(page, lambda: page.get_by_text(re.compile(r"[3-9]\.\d s recorded")).wait_for())
+        record(page, lambda: page.get_by_text(re.compile(r"[3-9]\.\d\ss recorded")).wait_for())
         page.locator("article .verdict").nth(1).wait_for()
         assert page.get_by_role("alert").filter(has_text=re.compile(".")).count() == 0
         heard = strict.client.get("/metrics").text
@@ -260,7 +260,7 @@ def test_no_part_takes_longer_than_the_whole(
     changed(page, "**/v1/models/compare*", answer)
     page.locator("input[type=file]").set_input_files(people[0].short)
     page.get_by_role("img", name=re.compile("baseline 56.0 ms")).wait_for()
-    assert "46 ms" not in page.locator("main").inner_text()
+    assert not re.search(r"46(\.0)?\sms", page.locator("main").inner_text())
 
 
 @pytest.mark.parametrize("bins", [1, 3, 6])
@@ -316,7 +316,7 @@ def test_latency_answers_what_people_ask(
             fresh.post(f"/v1/speakers/{people[0].id}/verify", people[0].short.read_bytes())
         page.get_by_role("cell", name="21", exact=True).wait_for()
         cells = row.get_by_role("cell").all_inner_texts()
-        assert all(re.fullmatch(r"[\d.]+ ms", cell) for cell in cells[1:]), cells
+        assert all(re.fullmatch(r"[\d.]+\sms", cell) for cell in cells[1:]), cells
         page.get_by_role("link", name="the study of 29 December 2025").click()
         page.get_by_role("heading", name="The study", level=1).wait_for()
         page.get_by_role("rowheader", name="ResNetSE34L").wait_for()

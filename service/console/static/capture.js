@@ -24,7 +24,7 @@ function tip(level, peak, { clipping, speaking, audio_s: audio }) {
 //   before()               the stream's first message (or its promise), or null for a recording that no stream
 //                          follows; throws an Error for people. It is called before files are taken, too.
 //   heard(message)         how much speech there is, as the person speaks
-//   decided(message)       a decision so far
+//   decided(message)       a decision so far; returns it in a word
 //   ended(message, file)   the last word, null without a stream, and the recording as a file
 //   files(list)            what was dropped or chosen
 //   busy(on)               whether a recording is being made or worked on
@@ -38,6 +38,7 @@ export function capturePanel({
   const speech = h("progress", { max: 1, value: 0, "aria-label": "Net speech" });
   const status = h("p", { className: "said" }, "Not recording.");
   const level = h("p", { className: "level-tip" });
+  const soFar = h("p", { className: "so-far" }); // for those who do not see the answer beside the levels
   const chooser = h("input", {
     type: "file", className: "visually-hidden", id: uniqueId("file"), multiple,
     accept: "audio/*,.wav,.flac,.mp3,.ogg,.opus,.m4a,.mp4,.3gp,.amr,.webm,.caf",
@@ -46,7 +47,7 @@ export function capturePanel({
     h("span", {}, h("strong", {}, multiple ? "Drop recordings here" : "Drop a recording here"), " or choose ",
       multiple ? "files" : "a file"),
     h("span", { className: "hint" }, "What phones, browsers and recorders make: M4A, WebM, WAV, FLAC, MP3, Ogg"));
-  const live = h("div", { className: "live", hidden: true }, picture.node, speech, status, level);
+  const live = h("div", { className: "live", hidden: true }, picture.node, speech, status, level, soFar);
   const recent = [];
   let current = null;
 
@@ -86,6 +87,7 @@ export function capturePanel({
     speech.value = 0;
     speech.classList.remove("full");
     level.textContent = "";
+    fill(soFar);
   }
 
   function began(first) {
@@ -108,7 +110,10 @@ export function capturePanel({
     try {
       const first = await before();
       await microphone.start((samples) => mine.stream?.send(samples));
-      const tell = (message) => (message.type === "decision" ? decided(message) : message.type !== "started" && show(message));
+      const tell = (message) => {
+        if (message.type === "decision") fill(soFar, "So far: ", h("strong", {}, decided(message)));
+        else if (message.type !== "started") show(message);
+      };
       mine.stream = first === null ? new LocalRecording(microphone.rate, tell)
         : new LiveStream({ ...first, encoding: "pcm_s16le", sample_rate: microphone.rate }, tell);
       began(first);
@@ -116,6 +121,7 @@ export function capturePanel({
       await microphone.stop();
       status.textContent = `Recorded ${seconds(microphone.seconds)}.`;
       level.textContent = "";
+      fill(soFar);
       await ended(message, microphone.file());
     } catch (error) {
       await microphone.stop();

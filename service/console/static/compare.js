@@ -67,7 +67,7 @@ export async function comparePage(root, { models }) {
   fill(root,
     h("h1", {}, "Compare the models"),
     h("p", { className: "lead" }, "One recording through every served model. Scores of two models cannot be compared, but where each lies among its own model’s trials can. "
-      + "Nothing is kept and nothing counts: compare a recording as often as you like."),
+      + "The recording is not kept and nothing counts: compare it as often as you like."),
     h("section", { className: "card", "aria-label": "Recording" },
       h("div", { className: "controls" }, who.node), readAloud(), capture.node, busy),
     result);

@@ -1,7 +1,7 @@
 // Verify and identify.
 
 import * as api from "./api.js";
-import { answerPanel } from "./answers.js";
+import { answerPanel, wordOf } from "./answers.js";
 import { capturePanel } from "./capture.js";
 import { announce, fill, h, reveal } from "./dom.js";
 import { groupChoice, modelChoice, readAloud, speakerChoice } from "./choices.js";
@@ -21,7 +21,10 @@ function page(root, { title, lead, choices, start, post, models }) {
       clear();
       return first;
     },
-    decided: (message) => show(message.result, false),
+    decided: (message) => {
+      show(message.result, false);
+      return wordOf(message.result);
+    },
     ended: (message, file) => {
       show(message.result, true);
       fill(player, h("audio", { controls: true, src: URL.createObjectURL(file), "aria-label": "What was recorded" }));

@@ -61,7 +61,9 @@ export function table({ name, caption, heads, stack = false }, rows) {
         heads.map((text) => h("th", { scope: "col", role: "columnheader" }, text)))),
       h("tbody", { role: "rowgroup" }, rows.map(([first, ...rest]) => h("tr", { role: "row" },
         h("th", { scope: "row", role: "rowheader" }, first),
-        rest.map((cell, i) => h("td", { role: "cell", className: "number", "data-head": heads[i + 1] }, cell)))))));
+        rest.map((cell, i) => h("td", {
+          role: "cell", className: "number", "data-head": cell instanceof HTMLButtonElement ? null : heads[i + 1],
+        }, cell)))))));
 }
 
 export function confirmed(question, action) {
