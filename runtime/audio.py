@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,55 +10,47 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from sayso.runtime.channels import MIX, channel_index, differ
+from sayso.runtime.containers import UTF8_MARK, container_of, signed_container
+from sayso.runtime.cut import check_not_cut
 from sayso.runtime.errors import (
     AudioOverCompressed,
     AudioTooLong,
     EmptyAudio,
     NonFiniteAudio,
     TooManyChannels,
-    TruncatedAudio,
     UndecodableAudio,
     UnsupportedSampleRate,
 )
+from sayso.runtime.sources import FFmpegSource, RawSource, SoundFileSource, Source, raw_format
+from sayso.runtime.sources import Samples as Samples
+from sayso.runtime.unfinished import finished
 
 SAMPLE_RATE = 16_000
 MAX_CHANNELS = 8
 MIN_SOURCE_RATE, MAX_SOURCE_RATE = 8_000, 192_000
-_BLOCK = 2**20  # values decoded at a time, so that a header's claim never sizes an allocation
-# Full scale as decoded: companded and 8-bit samples never reach 1.
-FULL_SCALE = {"ULAW": 0.979, "ALAW": 0.983, "PCM_U8": 0.992, "PCM_S8": 0.992}
 # A few kilobytes of compressed silence cost seconds of work; speech never unpacks so far.
 _UNPACKED_FREE, _MAX_RATIO = 64 * 2**20, 1000  # bytes as float32, and bytes unpacked for each that arrived
-_UNKNOWN_SIZES = (0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers leave in a WAV header
-_WANTED = "send WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus"
-Samples = NDArray[np.float32]
+_STEP_OF_16_BITS = 2.0**-15
 
 
 @dataclass(frozen=True)
 class Recording:
     """Mono samples in [-1, 1] at 16 kHz, with what the source was.
 
-    `clipping` is the share of source samples at full scale; `warnings` are stable words.
+    `clipping` is the share of source samples at full scale; `warnings` are stable words; `step` is the
+    distance between two values of the source, below which there is nothing but rounding.
     """
 
     samples: Samples
     source_rate: int
     clipping: float
     warnings: tuple[str, ...]
+    step: float = _STEP_OF_16_BITS
 
     @property
     def duration_s(self) -> float:
         return len(self.samples) / SAMPLE_RATE
-
-
-class _Bytes(io.BytesIO):
-    """Stays where it is on a seek before its start: damaged files ask for that, inside a C callback."""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return super().seek(offset, whence)
-        except ValueError:
-            return self.tell()
 
 
 def encode(recording: Recording) -> bytes:
@@ -69,52 +60,53 @@ def encode(recording: Recording) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes, max_seconds: float) -> Recording:
-    """Decode WAV (and its kin RF64, W64, AIFF, AU, CAF), FLAC, MP3, Ogg Vorbis or Ogg Opus.
+def decode(data: bytes, max_seconds: float, content_type: str | None = None, channel: str = MIX) -> Recording:
+    """Decode WAV (and its kin RF64, W64, AIFF, AU, CAF), FLAC, MP3, Ogg, M4A, 3GP, WebM, AAC or AMR.
 
-    Channels are averaged. Raises an `InputError` that says what is wrong with the bytes.
+    The container is read off the bytes; `content_type` counts only for samples without one, for example
+    `audio/L16;rate=16000`. `channel` is `mix` (the mean of all), `left`, `right` or a number from 1.
+    Raises an `InputError` that says what is wrong with the bytes.
+
+    >>> decode(Path("voice.m4a").read_bytes(), max_seconds=60.0).duration_s
+    5.1
     """
     if not data:
         raise EmptyAudio("no audio arrived: send a recording as the body or as the form field `audio`")
-    if not _is_recorder_format(data):
-        raise UndecodableAudio(f"this is no audio format that is read: {_WANTED}")
-    _check_wav_is_whole(data)
+    if data.startswith(UTF8_MARK) and signed_container(data[len(UTF8_MARK) :]):
+        data = data[len(UTF8_MARK) :]
+    return _read(_opened(data, content_type), max_seconds, len(data), channel)
+
+
+def _opened(data: bytes, content_type: str | None) -> Source:
+    if signed_container(data) is None:
+        raw = raw_format(content_type)
+        if raw is not None:
+            return RawSource(data, raw)
+    container = container_of(data)
+    check_not_cut(data, container)
+    if container in ("mp4", "webm", "amr", "aac"):
+        return FFmpegSource(data, container)
+    data = finished(data, container)
     try:
-        with sf.SoundFile(_Bytes(data)) as file:
-            return _read(file, max_seconds, len(data))
-    except (sf.SoundFileError, RuntimeError, ValueError) as error:
-        reason = str(error).rstrip(".").split(": ", 1)[-1]
-        raise UndecodableAudio(f"the audio cannot be decoded ({reason}): {_WANTED}") from error
+        return SoundFileSource(data, container)
+    except UndecodableAudio:
+        if container not in ("caf", "ogg"):
+            raise
+        return FFmpegSource(data, container)  # CAF with AAC or Opus, Ogg with FLAC: not read by libsndfile
 
 
-def _is_recorder_format(data: bytes) -> bool:
-    """libsndfile also has readers for samplers and file formats of the 1980s, which attackers know too."""
-    kind, form = data[:4], data[8:12]
-    if kind in (b"RIFF", b"RIFX"):
-        return form == b"WAVE"
-    if kind == b"FORM":
-        return form in (b"AIFF", b"AIFC")
-    if kind in (b"fLaC", b"OggS", b"RF64", b"riff", b"caff", b".snd", b"dns."):
-        return True
-    return data[:3] == b"ID3" or (data[:1] == b"\xff" and data[1:2] >= b"\xe0")  # MP3, tagged or bare
-
-
-def _read(file: sf.SoundFile, max_seconds: float, size: int) -> Recording:
+def _read(source: Source, max_seconds: float, size: int, channel: str) -> Recording:
     """Block by block to 16 kHz mono, so that compressed silence cannot unfold into gigabytes."""
-    rate, channels = file.samplerate, file.channels
+    rate, channels = source.rate, source.channels
     if channels > MAX_CHANNELS:
         raise TooManyChannels(f"{channels} channels: send at most {MAX_CHANNELS}, better one")
-    if not MIN_SOURCE_RATE <= rate <= MAX_SOURCE_RATE:
-        raise UnsupportedSampleRate(
-            f"a sample rate of {rate} Hz: send {MIN_SOURCE_RATE} to {MAX_SOURCE_RATE} Hz"
-        )
-    full_scale = FULL_SCALE.get(file.subtype, 0.999)
+    check_rate(rate)
+    chosen = channel_index(channel, channels)
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-    parts, total, clipped, last = [], 0, 0, False
-    while not last:
-        block = file.read(_BLOCK // channels, dtype="float32", always_2d=True)
-        last = not len(block)
-        total += len(block)
+    loudness = _Loudness(rate)
+    parts, total, values, clipped = [], 0, 0, 0
+    for decoded in source.blocks():
+        total += len(decoded)
         if total > max_seconds * rate:
             raise AudioTooLong(f"the recording is longer than the limit of {max_seconds:g} s")
         if 4 * total * channels > max(_UNPACKED_FREE, _MAX_RATIO * size):
@@ -122,40 +114,58 @@ def _read(file: sf.SoundFile, max_seconds: float, size: int) -> Recording:
                 f"{size} bytes unpack to more than {_MAX_RATIO} times as many: that is no speech. "
                 "Send fewer channels or a lower sample rate"
             )
+        block = decoded if chosen is None else decoded[:, chosen : chosen + 1]
         if not np.isfinite(block).all():
             raise NonFiniteAudio("the audio holds NaN or infinite samples: export it again as 16-bit PCM")
-        clipped += int(np.count_nonzero(np.abs(block) >= full_scale))
+        values += block.size
+        clipped += int(np.count_nonzero(np.abs(block) >= source.full_scale))
         # Float files may exceed full scale without bound, and the network's powers would overflow.
-        mono = np.clip(block, -1.0, 1.0).mean(axis=1, dtype=np.float32)
-        parts.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono, last=last))
-    samples = np.concatenate(parts)
+        block = np.clip(block, -1.0, 1.0)
+        if block.shape[1] > 1:
+            loudness.add(block)
+        mono = block.mean(axis=1, dtype=np.float32)
+        parts.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono))
+    if rate != SAMPLE_RATE:
+        parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if not len(samples):
         raise EmptyAudio("the file holds no audio samples")
     samples -= samples.mean()  # an offset is no sound, but would count as power
     warnings = []
-    if channels > 1:
+    if channels > 1 and chosen is None:
         warnings.append("downmixed")
+        if differ(loudness.powers()):
+            warnings.append("channels_differ")
     if rate < SAMPLE_RATE:
         warnings.append("narrowband")
-    return Recording(samples, rate, clipped / (total * channels), tuple(warnings))
+    return Recording(samples, rate, clipped / values, tuple(warnings), source.step)
 
 
-def _check_wav_is_whole(data: bytes) -> None:
-    """libsndfile quietly reads what is there of a cut-off WAV; half a recording must not pass as one.
+def check_rate(rate: int) -> None:
+    """Raise `UnsupportedSampleRate` unless a source of `rate` Hz is read."""
+    if not MIN_SOURCE_RATE <= rate <= MAX_SOURCE_RATE:
+        raise UnsupportedSampleRate(
+            f"a sample rate of {rate} Hz: send {MIN_SOURCE_RATE} to {MAX_SOURCE_RATE} Hz"
+        )
 
-    Only RIFF is checked, which is what recorders write; its 64-bit and big-endian kin are not.
-    """
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return
-    at = 12
-    while at + 8 <= len(data):
-        name, size = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]
-        at += 8
-        if name == b"data":
-            if size not in _UNKNOWN_SIZES and at + size > len(data):
-                raise TruncatedAudio(
-                    f"the WAV file is cut off: its header announces {size} bytes of audio and "
-                    f"{len(data) - at} arrived. Send the whole file"
-                )
-            return
-        at += size + size % 2
+
+class _Loudness:
+    """Power of each channel in frames of 32 ms, from blocks of any length."""
+
+    def __init__(self, rate: int) -> None:
+        self._frame = max(1, round(0.032 * rate))
+        self._parts: list[NDArray[np.float64]] = []
+        self._rest: Samples | None = None
+
+    def add(self, block: Samples) -> None:
+        if self._rest is not None:
+            block = np.concatenate([self._rest, block])
+        count = len(block) // self._frame
+        self._rest = block[count * self._frame :]
+        frames = block[: count * self._frame].reshape(count, self._frame, -1)
+        # Power around the mean: an offset is no sound.
+        self._parts.append(np.var(frames, axis=1, dtype=np.float64))
+
+    def powers(self) -> NDArray[np.float64]:
+        """`[frames, channels]`."""
+        return np.concatenate(self._parts) if self._parts else np.zeros((0, 1))

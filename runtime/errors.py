@@ -7,6 +7,7 @@ RuntimeFault
 |   |   |-- TruncatedAudio
 |   |   `-- NonFiniteAudio
 |   |-- TooManyChannels
+|   |-- NoSuchChannel
 |   |-- UnsupportedSampleRate
 |   |-- AudioTooLong
 |   |-- AudioOverCompressed
@@ -57,6 +58,10 @@ class NonFiniteAudio(UndecodableAudio):
 
 class TooManyChannels(InputError):
     code = "audio_too_many_channels"
+
+
+class NoSuchChannel(InputError):
+    code = "audio_channel_missing"
 
 
 class UnsupportedSampleRate(InputError):

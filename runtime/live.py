@@ -9,10 +9,12 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from sayso.runtime.audio import FULL_SCALE, MAX_SOURCE_RATE, MIN_SOURCE_RATE, SAMPLE_RATE, Recording, Samples
-from sayso.runtime.errors import EmptyAudio, UndecodableAudio, UnsupportedSampleRate
+from sayso.runtime import level
+from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, check_rate
+from sayso.runtime.errors import EmptyAudio, UndecodableAudio
 from sayso.runtime.opus import OPUS_RATE, OggPackets, OpusDecoder, packet_samples
-from sayso.runtime.speech import FRAME, DetectorState, SpeechDetector, net_speech
+from sayso.runtime.sources import FULL_SCALE
+from sayso.runtime.speech import FRAME, DetectorState, SpeechCounter, SpeechDetector
 
 _RAW = {"pcm_s16le": ("PCM_16", 2), "mulaw": ("ULAW", 1), "alaw": ("ALAW", 1)}
 ENCODINGS = (*_RAW, "opus", "ogg_opus")
@@ -35,26 +37,33 @@ class LiveRecording:
             )
         if encoding not in _RAW:
             rate = OPUS_RATE
-        if not MIN_SOURCE_RATE <= rate <= MAX_SOURCE_RATE:
-            raise UnsupportedSampleRate(
-                f"a sample rate of {rate} Hz: send {MIN_SOURCE_RATE} to {MAX_SOURCE_RATE} Hz"
-            )
+        check_rate(rate)
         self.rate = rate
         self._read = _raw_reader(encoding, rate) if encoding in _RAW else _OpusReader(encoding).read
         self._full_scale = FULL_SCALE.get(_RAW[encoding][0] if encoding in _RAW else "", 0.999)
+        self._step = 2.0**-15  # of 16 bits, which mu-law and A-law stand for too
         self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
         self._detector = detector
         self._state: DetectorState | None = None
         self._max = int(max_seconds * SAMPLE_RATE)
         self._samples = np.zeros(min(self._max, 8 * SAMPLE_RATE), np.float32)
         self._count = self._clipped = self._given = 0
-        self._probabilities = np.zeros(0, np.float32)
-        self.net_speech_s, self.speaking = 0.0, False
+        self._sum = 0.0  # of all samples: their mean is no sound
+        self._powers = np.zeros(0)  # of the frames that the detector has had, `[n]`
+        self._counter = SpeechCounter()
         self.level_db = self.peak_db = _SILENT_DB
 
     @property
     def duration_s(self) -> float:
         return self._count / SAMPLE_RATE
+
+    @property
+    def net_speech_s(self) -> float:
+        return self._counter.net_speech_s
+
+    @property
+    def speaking(self) -> bool:
+        return self._counter.speaking
 
     @property
     def clipping(self) -> float:
@@ -88,14 +97,14 @@ class LiveRecording:
     def recording(self) -> Recording:
         """All of it so far, as `sayso.runtime.audio.decode` would give the same samples in a file.
 
-        Raises `EmptyAudio` when nothing has been heard.
+        Raises `EmptyAudio` when no sample has arrived.
         """
         if not self._count:
             raise EmptyAudio("the stream brought no audio samples")
         samples = self._samples[: self._count].copy()
         samples -= samples.mean()
         warnings = ("narrowband",) if self.rate < SAMPLE_RATE else ()
-        return Recording(samples, self.rate, self.clipping, warnings)
+        return Recording(samples, self.rate, self.clipping, warnings, self._step)
 
     def _append(self, mono: Samples) -> None:
         mono = mono[: self._max - self._count]
@@ -105,18 +114,22 @@ class LiveRecording:
             longer[: self._count] = self._samples[: self._count]
             self._samples = longer
         self._samples[self._count : needed] = mono
+        self._sum += float(mono.sum())
         self._count = needed
 
     def _listen(self) -> None:
-        """Run the detector over the frames that are complete now."""
-        start, stop = len(self._probabilities) * FRAME, self._count // FRAME * FRAME
+        """Run the detector over the frames that are complete now, at the level of all so far."""
+        start, stop = len(self._powers) * FRAME, self._count // FRAME * FRAME
         if start == stop:
             return
-        frames = self._samples[start:stop].reshape(-1, FRAME)
-        given = (frames,) if self._state is None else (frames, self._state)
-        found, self._state = self._detector.probabilities(*given)
-        self._probabilities = np.concatenate([self._probabilities, found])
-        self.net_speech_s, self.speaking = net_speech(self._probabilities)
+        frames = self._samples[start:stop].reshape(-1, FRAME) - np.float32(self._sum / self._count)
+        self._powers = np.concatenate([self._powers, level.frame_powers(frames)])
+        # The first loud frames after a pause must not exceed full scale: the gain follows them only slowly.
+        peak = float(np.abs(frames).max())
+        gain = min(level.gain(self._powers, self._step), 1.0 / max(peak, 1e-9))
+        before = () if self._state is None else (self._state,)
+        probabilities, self._state = self._detector.probabilities(frames * np.float32(gain), *before)
+        self._counter.add(probabilities)
 
 
 def _raw_reader(encoding: str, rate: int) -> Callable[[bytes, bool], Samples]:

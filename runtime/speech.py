@@ -16,12 +16,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sayso.domain.evidence import Band
+from sayso.runtime import level
 from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples
 from sayso.runtime.band import band_of
 from sayso.runtime.errors import TooClipped, TooLittleSpeech, TooNoisy
 from sayso.runtime.session import CPU, session_options
 
-FRAME = 512  # samples, 32 ms
+FRAME = level.FRAME
 _CONTEXT = 64  # samples of the previous frame the detector sees
 _ON, _OFF = 0.5, 0.35  # speech starts at the first probability and ends below the second
 _MIN_SPEECH = 3  # frames: shorter bursts are no speech
@@ -30,7 +31,7 @@ _MIN_SPEECH = 3  # frames: shorter bursts are no speech
 _COUNTED = {"gap": 3, "edge": 1}
 _EMBEDDED = {"gap": 62, "edge": 16}  # 2.0 s and 0.5 s
 _MAX_SNR_DB = 60.0
-_DIGITAL_SILENCE = 1e-9  # power: below the rounding of 16-bit samples
+_DIGITAL_SILENCE = 1e-9  # power, at our level: below the rounding of 16-bit samples
 NOISY_DB, CLIPPED_SHARE = 10.0, 0.005
 _WEIGHTS = Path(str(files("sayso.runtime") / "weights" / "silero_vad.onnx"))
 
@@ -106,9 +107,11 @@ class SpeechDetector:
     def detect(self, recording: Recording) -> tuple[SpeechReport, Samples]:
         """The report, and what to embed: the speech with its natural pauses, long silences cut out.
 
-        Without any speech the second is empty.
+        Both are of the recording at one level (`runtime.level`), whatever its gain was. Without any speech
+        the second is empty.
         """
-        samples = recording.samples
+        powers = level.frame_powers(_frames(recording.samples))
+        samples = recording.samples * np.float32(level.gain(powers, recording.step))
         frames = _frames(samples)
         spoken = _spoken(self.probabilities(frames)[0])
         counted = np.repeat(_widened(spoken, **_COUNTED), FRAME)[: len(samples)]
@@ -141,10 +144,56 @@ class SpeechDetector:
         return found, DetectorState(frames[-1, -_CONTEXT:].copy(), h, c)
 
 
-def net_speech(probabilities: NDArray[np.float32]) -> tuple[float, bool]:
-    """Seconds of net speech in the frames so far, as `detect` counts it; whether the last ones are speech."""
-    spoken = _spoken(probabilities)
-    return int(_widened(spoken, **_COUNTED).sum()) * FRAME / SAMPLE_RATE, bool(spoken[-_MIN_SPEECH:].any())
+class SpeechCounter:
+    """Counts net speech as `detect` does, while it is being spoken; each frame is looked at once."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._speaking = False
+        self._run_start = 0  # of the frames that are speech now
+        self._settled = 0  # frames of the segments that nothing can join any more
+        self._segment: tuple[int, int] | None = (
+            None  # the last one: runs of speech and the short pauses between
+        )
+
+    def add(self, probabilities: NDArray[np.float32]) -> None:
+        """Take the speech probabilities `[n]` of the frames that follow."""
+        for p in probabilities.tolist():
+            speaking = p >= _ON or (self._speaking and p >= _OFF)
+            if speaking and not self._speaking:
+                self._run_start = self._frames
+            elif self._speaking and not speaking:
+                self._settled, self._segment = self._with_run()
+            self._speaking = speaking
+            self._frames += 1
+
+    @property
+    def net_speech_s(self) -> float:
+        """Seconds of net speech so far."""
+        settled, segment = self._with_run() if self._speaking else (self._settled, self._segment)
+        return (settled + self._width(segment)) * FRAME / SAMPLE_RATE
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the last frames are speech."""
+        if self._speaking and self._frames - self._run_start >= _MIN_SPEECH:
+            return True
+        return self._segment is not None and self._segment[1] > self._frames - _MIN_SPEECH
+
+    def _with_run(self) -> tuple[int, tuple[int, int] | None]:
+        """`_settled` and `_segment` with the run of speech that ends at the present frame."""
+        start, stop, segment = self._run_start, self._frames, self._segment
+        if stop - start < _MIN_SPEECH:
+            return self._settled, segment
+        if segment is not None and start - segment[1] <= _COUNTED["gap"]:
+            return self._settled, (segment[0], stop)
+        return self._settled + self._width(segment), (start, stop)
+
+    def _width(self, segment: tuple[int, int] | None) -> int:
+        if segment is None:
+            return 0
+        edge = _COUNTED["edge"]
+        return min(self._frames, segment[1] + edge) - max(0, segment[0] - edge)
 
 
 def _frames(samples: Samples) -> Samples:

@@ -59,6 +59,7 @@ _AUDIO_CODES = {
     "audio_not_finite": "InvalidAudioFormat",
     "audio_sample_rate_unsupported": "InvalidAudioFormat",
     "audio_too_many_channels": "InvalidAudioFormat",
+    "audio_channel_missing": "InvalidAudioFormat",
 }
 
 

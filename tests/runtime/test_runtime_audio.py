@@ -1,5 +1,6 @@
 """Whatever bytes arrive become 16 kHz mono, or an error that says what is wrong with them."""
 
+import base64
 import contextlib
 import struct
 import tracemalloc
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_samples import encode
 
-from sayso.runtime import audio
+from sayso.runtime import audio, sources
 from sayso.runtime.audio import Recording, decode
 from sayso.runtime.errors import (
     AudioOverCompressed,
@@ -20,7 +21,6 @@ from sayso.runtime.errors import (
     InputError,
     NonFiniteAudio,
     TooManyChannels,
-    TruncatedAudio,
     UndecodableAudio,
     UnsupportedSampleRate,
 )
@@ -186,29 +186,33 @@ def test_too_little_for_one_sample_at_16_khz_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "reason"),
     [
-        b"hello",
-        b"\0" * 4_096,
-        b"{" + b'"audio": null' * 100 + b"}",
-        b"<!doctype html><title>404</title>",
-        b"RIFF\x24\x00\x00\x00WAVE",
-        b"fLaC",
-        b"OggS" + b"\xff" * 200,
-        b"ID3\x04\x00\x00\x00\x00\x00\x00",
-        np.random.default_rng(0).bytes(10_000),
-        encode(VOICE, format="FLAC")[:2_000],
+        (b"hello", "no audio format that is read"),
+        (b"\0" * 4_096, "no audio format that is read"),
+        (b"{" + b'"audio": null' * 100 + b"}", "this is JSON"),
+        (b"\xef\xbb\xbf[1, 2]", "this is JSON"),
+        (b"<!doctype html><title>404</title>", "HTML or XML"),
+        (b"data:audio/wav;base64,UklGRg==", "data URL"),
+        (base64.b64encode(encode(VOICE)), "base64"),
+        (base64.b64encode(encode(VOICE, format="OGG", subtype="OPUS")), "base64"),
+        ("hello".encode("utf-16"), "UTF-16"),
+        (b"PK\x03\x04" + bytes(100), "ZIP archive: unpack it"),
+        (b"\x30\x26\xb2\x75" + bytes(100), "WMA .* is not read: convert it"),
+        (b"NIST_1A\n   1024\n", "SPHERE is not read"),
+        (b"#EXTM3U\nhttp://localhost/x.ts", "playlist"),
+        (b"RIFF\x24\x00\x00\x00AVI LIST", "file of the kind 'AVI'"),
+        (b"RIFF\x24\x00\x00\x00WAVE", "damaged or cut off"),
+        (b"fLaC", "damaged or cut off"),
+        (b"OggS" + b"\xff" * 200, "cut off"),
+        (b"ID3\x04\x00\x00\x00\x00\x00\x00", "damaged or cut off"),
+        (np.random.default_rng(0).bytes(10_000), "no audio format that is read"),
+        (encode(VOICE, format="FLAC")[:2_000], "damaged or cut off"),
     ],
 )
-def test_what_is_no_audio_is_refused(content: bytes) -> None:
-    with pytest.raises(UndecodableAudio, match="send WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus"):
+def test_what_is_no_audio_is_refused_by_its_name(content: bytes, reason: str) -> None:
+    with pytest.raises(UndecodableAudio, match=reason):
         decode(content, LIMIT_S)
-
-
-def test_a_cut_off_wav_is_refused() -> None:
-    for length in (len(WAV) - 1, len(WAV) // 2, WAV.index(b"data") + 8):
-        with pytest.raises(TruncatedAudio, match=r"announces 48000 bytes of audio and \d+ arrived"):
-            decode(WAV[:length], LIMIT_S)
 
 
 def test_chunks_before_and_after_the_audio_are_passed_over() -> None:
@@ -216,21 +220,6 @@ def test_chunks_before_and_after_the_audio_are_passed_over() -> None:
     note = b"LIST" + struct.pack("<I", 5) + b"note!\0"  # an odd size is padded
     decoded = decode(WAV[:at] + note + WAV[at:] + note, LIMIT_S)
     assert decoded.duration_s == 1.5
-
-
-@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
-def test_streamed_wavs_of_unknown_size_are_read(size: int) -> None:
-    at = WAV.index(b"data")
-    streamed = WAV[: at + 4] + struct.pack("<I", size) + WAV[at + 8 :]
-    np.testing.assert_allclose(decode(streamed, LIMIT_S).samples, VOICE, atol=2e-4)
-    everywhere = streamed[:4] + b"\xff" * 4 + streamed[8:]
-    assert decode(everywhere, LIMIT_S).duration_s == 1.5
-
-
-@pytest.mark.parametrize("size", [0xFFFFFFF0, 0x80000000, 48_002])
-def test_absurd_sizes_are_refused(size: int) -> None:
-    with pytest.raises(TruncatedAudio, match=str(size)):
-        decode(patched(WAV, b"data", -4, "<I", size), LIMIT_S)
 
 
 @pytest.mark.parametrize(
@@ -319,8 +308,8 @@ def test_only_what_recorders_write_reaches_libsndfile(format: str, monkeypatch: 
     if format in RECORDERS:
         assert decode(content, LIMIT_S).duration_s > 0.4
         return
-    monkeypatch.setattr(sf, "SoundFile", lambda file: pytest.fail("it was opened"))
-    with pytest.raises(UndecodableAudio, match="send WAV"):
+    monkeypatch.setattr(sources, "_Forward", lambda file: pytest.fail("it was opened"))
+    with pytest.raises(UndecodableAudio, match="send"):
         decode(content, LIMIT_S)
 
 

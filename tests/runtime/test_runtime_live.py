@@ -4,6 +4,7 @@ import struct
 
 import numpy as np
 import pytest
+import soxr
 from sounds import encode
 
 from sayso.runtime.audio import decode
@@ -47,7 +48,7 @@ def test_raw_samples_are_those_of_the_file(
     detector: SpeechDetector, encoding: str, subtype: str, rate: int, size: int
 ) -> None:
     seconds = 0.5 if size == 1 else 7.0
-    samples = VOICE[: int(seconds * rate)]
+    samples = soxr.resample(VOICE[: int(seconds * 16_000)], 16_000, rate)
     raw = encode(samples, rate, "RAW", subtype)
     live = heard(detector, encoding, rate, pieces(raw, size))
     file = decode(encode(samples, rate, "WAV", subtype), 60.0)
@@ -56,7 +57,8 @@ def test_raw_samples_are_those_of_the_file(
     np.testing.assert_allclose(recording.samples, file.samples, atol=2e-4)
     assert (recording.clipping, recording.warnings) == (file.clipping, file.warnings)
     report, _ = detector.detect(file)
-    assert live.net_speech_s == pytest.approx(report.net_speech_s, abs=0.1)
+    # A stream's level is that of what has been spoken, a file's that of all of it.
+    assert live.net_speech_s == pytest.approx(report.net_speech_s, abs=0.25)
 
 
 def test_opus_comes_out_the_same_whole_or_packet_by_packet(detector: SpeechDetector) -> None:
