@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sayso.evaluate.arrays import FloatArray, checked_scores, checked_trials
 from sayso.evaluate.metrics import cllr, eer, error_rates, min_cllr, threshold_at_fmr
-from sayso.evaluate.trials import TrialIdentity, TrialList
+from sayso.evaluate.trials import TrialIdentity, Trials
 
 DECIMALS = 6  # of every stored score and rate
 STEPS = 1e6  # so many stored values lie between 0 and 1
@@ -103,7 +103,7 @@ class Calibration:
         }
 
 
-def fit_calibration(scores: npt.ArrayLike, trials: TrialList) -> Calibration:
+def fit_calibration(scores: npt.ArrayLike, trials: Trials) -> Calibration:
     """Calibrate cosine `scores` `[trials]` of a trial list.
 
     ValueError when a score is not finite or is no cosine, or when there are not as many scores as trials.

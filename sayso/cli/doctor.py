@@ -31,6 +31,8 @@ from sayso.service.metrics import Metrics
 from sayso.service.served import ServedModel, load_models
 from sayso.service.settings import Settings
 
+app = typer.Typer()
+
 State = Literal["ok", "look", "broken"]
 _GIB = 2**30
 _LEAST_FREE, _LITTLE_FREE = _GIB // 10, _GIB
@@ -48,10 +50,7 @@ class Finding:
     fix: str | None = None
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(doctor)
-
-
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look at hardware, provider, models, store and keys, and say what to mend; 1 if something is broken."""
     found = list(examine(common.settings()))

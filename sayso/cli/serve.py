@@ -23,16 +23,15 @@ from sayso.service.metrics import Metrics
 from sayso.service.settings import Settings
 from sayso.service.streaming import MAX_MESSAGE_BYTES
 
+app = typer.Typer()
+
 log = structlog.get_logger()
 _CHECK_S = 1.0  # that a start waits for the check of the file
 
 TENANT, ADMIN_LABEL = "default", "SAYSO_ADMIN_KEY"
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(serve)
-
-
+@app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
@@ -49,9 +48,9 @@ def serve(
 
 def _serve(chosen: Settings) -> None:
     engine = Engine(chosen, Metrics())
-    app = create_app(engine)
+    service = create_app(engine)
     config = uvicorn.Config(
-        app,
+        service,
         host=chosen.host,
         port=chosen.port,
         log_config=None,
@@ -81,7 +80,7 @@ def _serve(chosen: Settings) -> None:
     except BaseException:
         engine.close()
         raise
-    DrainingServer(config, app, chosen.drain_s).run(sockets=[listening])
+    DrainingServer(config, service, chosen.drain_s).run(sockets=[listening])
 
 
 def _check_file(engine: Engine) -> None:

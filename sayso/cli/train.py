@@ -12,6 +12,8 @@ from sayso.cli import common
 from sayso.runtime.errors import ModelError
 from sayso.runtime.session import available_cores
 
+app = typer.Typer()
+
 Manifests = Annotated[
     list[Path],
     typer.Option(
@@ -36,11 +38,7 @@ def _files(names: str) -> list[Path]:
     return [Path(name) for name in names.split(",")]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(train)
-    app.command()(teach)
-
-
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as train/recipes/baseline.yaml.")],
     manifests: Manifests,
@@ -95,6 +93,7 @@ def train(
     typer.echo(f"{out}: dev EER {dev_eer:.2%}. Next: sayso export {out} -o {out.with_suffix('.onnx').name}")
 
 
+@app.command()
 def teach(
     recipe: Annotated[
         Path, typer.Argument(help="The recipe to be trained: its copies' speeds are embedded.")

@@ -16,16 +16,13 @@ from sayso.enroll.errors import SpeakerNotFound
 from sayso.service.idempotency import id_from
 from sayso.service.schemas import Identification, Verification
 
+app = typer.Typer()
+
 SpeakerId = Annotated[str, typer.Argument(metavar="ID", help="The speaker's id.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(enroll)
-    app.command()(verify)
-    app.command()(identify)
-
-
+@app.command()
 def enroll(
     speaker_id: Annotated[str | None, typer.Argument(metavar="ID", help="The speaker's id.")] = None,
     files: Annotated[
@@ -92,6 +89,7 @@ def _enroll_many(source: Path, report: Path | None, tenant: str, as_json: bool) 
         raise typer.Exit(1)
 
 
+@app.command()
 def verify(
     speaker_id: SpeakerId,
     file: File,
@@ -105,6 +103,7 @@ def verify(
     common.show(answer, as_json, _verification(answer))
 
 
+@app.command()
 def identify(
     file: File,
     model: ModelName = None,
