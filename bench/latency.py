@@ -139,7 +139,7 @@ def measure(
 
 
 def _facts(card: ModelCard, path: Path) -> Facts:
-    trials = card.evaluation.get(card.calibration.trials.name, {}) if card.calibration else {}
+    trials = card.evaluation.get(card.calibration.trials[0].name, {}) if card.calibration else {}
     return Facts(card.parameters, card.macs, trials.get("eer"), peak_mb(path))
 
 

@@ -6,9 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sayso.evaluate.metrics import Ranking
-from sayso.evaluate.trials import TrialList
+from sayso.evaluate.trials import Trials
 
 LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
+LEAST_SPEAKERS = (
+    5  # with fewer, resampling them says next to nothing: two speakers give an interval of width 0
+)
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,11 @@ class Intervals:
 
 
 def speaker_bootstrap(
-    scores: npt.ArrayLike, trials: TrialList, resamples: int = 200, seed: int = 0
-) -> Intervals:
+    scores: npt.ArrayLike, trials: Trials, resamples: int = 200, seed: int = 0
+) -> Intervals | None:
     """Resample speakers with replacement and measure again, `resamples` times.
+
+    None where the trials have fewer than 5 speakers, too few for an interval.
 
     A speaker drawn m times counts m-fold: a target trial weighs m, a non-target trial the product of its two
     speakers' m. Resampling single trials would give intervals far too narrow, since a hard voice is in many
@@ -33,11 +38,11 @@ def speaker_bootstrap(
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
     ranking = Ranking.of(scores, trials.labels)
-    speakers = trials.speakers()
-    first = speakers[trials.first[ranking.order]]
-    second = speakers[trials.second[ranking.order]]
+    first, second = (speakers[ranking.order] for speakers in trials.speaker_pairs())
+    count = int(max(first.max(), second.max())) + 1
+    if trials.identity().speakers < LEAST_SPEAKERS:
+        return None
     pairs = first != second
-    count = int(speakers.max()) + 1
     rng = np.random.default_rng(seed)
     measured: list[tuple[float, float]] = []
     while len(measured) < resamples:

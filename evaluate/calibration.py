@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,10 @@ from sayso.evaluate.tenants import (
     balanced,
     centres,
     gather,
+    of_groups,
     search_rates,
 )
-from sayso.evaluate.trials import TrialList
+from sayso.evaluate.trials import Trials
 
 DECIMALS = 6  # of every stored threshold and rate
 STEPS = 1e6  # so many stored values lie between 0 and 1
@@ -49,7 +50,7 @@ GROWTHS = np.linspace(0.3, 1.0, 71)
 SEARCH_SIZES = (5, 10, 20, 50, 100, 200, 400)
 
 
-def fit_on_pairs(scores: npt.ArrayLike, trials: TrialList) -> Calibration:
+def fit_on_pairs(scores: npt.ArrayLike, trials: Trials) -> Calibration:
     """Calibrate cosine `scores` `[trials]` of a list of pairs: an LLR line on the score, nothing else.
 
     ValueError when a score is not finite or is no cosine, or when there are not as many scores as trials.
@@ -83,6 +84,43 @@ def fit_on_templates(comparisons: Sequence[Comparisons], identities: Sequence[Tr
     _, _, model, llrs, evidence = min(fits, key=lambda fit: fit[:2])
     growth = _search_growth(model, comparisons[0])
     return _decisions(model, llrs, evidence.score, evidence.labels, tuple(identities), growth)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One group of templates under one condition, at the operating point `fmr=0.01` that the others set."""
+
+    group: int
+    condition: str
+    targets: int
+    nontargets: int
+    fmr: float
+    fnmr: float
+
+
+def held_out(comparisons: Sequence[Comparisons], together: Sequence[Sequence[int]]) -> list[HeldOut]:
+    """Calibrate on all groups but some, and decide on those; `together` lists which are left out at once.
+
+    So a threshold is tried on corpora that it was not set on. Tenants are as large as the group is.
+    """
+    rows: list[HeldOut] = []
+    everybody = np.unique(comparisons[0].groups)
+    for left_out in together:
+        others = [of_groups(c, np.setdiff1d(everybody, left_out)) for c in comparisons]
+        fitted = fit_on_templates(others, ())
+        threshold = fitted.operating_points["fmr=0.01"].threshold
+        for c in comparisons:
+            tried = gather(fitted.llr, of_groups(c, np.asarray(left_out)), (max(TENANT_SIZES),))
+            llrs = fitted.llr.of(tried.columns(fitted.llr))
+            for group in left_out:
+                own = tried.group == group
+                accepted, labels = llrs[own] >= threshold, tried.labels[own]
+                if labels.any() and not labels.all():
+                    fmr, fnmr = float(accepted[~labels].mean()), float(1.0 - accepted[labels].mean())
+                    rows.append(
+                        HeldOut(group, c.condition, int(labels.sum()), int((~labels).sum()), fmr, fnmr)
+                    )
+    return rows
 
 
 def fit_llr_model(evidence: Evidence, empty: LlrModel) -> LlrModel:

@@ -1,25 +1,34 @@
-"""One model's results on one trial list, and how far its thresholds carry over to speakers unseen."""
+"""A model's results on a list of trials, and how well its thresholds hold for other speakers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from sayso.evaluate.arrays import BoolArray, FloatArray, checked_trials
+from sayso.evaluate.arrays import BoolArray, FloatArray, IntArray, checked_trials
 from sayso.evaluate.bootstrap import speaker_bootstrap
-from sayso.evaluate.calibration import LlrLine, fit_llr_line
+from sayso.evaluate.calibration import fit_llr_line
 from sayso.evaluate.metrics import ErrorRates, cllr, det_curve, eer, error_rates, min_cllr, threshold_at_fmr
-from sayso.evaluate.trials import TrialList
+from sayso.evaluate.trials import TrialListError, Trials
 
 DECIMALS = 6
+NET_SPEECH_S = {  # the conditions that results are reported in: from, to below, in seconds
+    "under 1 s": (0.0, 1.0),
+    "1 to 2 s": (1.0, 2.0),
+    "2 to 4 s": (2.0, 4.0),
+    "4 to 8 s": (4.0, 8.0),
+    "8 s and more": (8.0, np.inf),
+}
+FEW_SPEAKERS = 20
+USELESS_EER = 0.3
+SPLITS = 20  # of the speakers into halves
 
 
 @dataclass(frozen=True)
 class GroupResult:
-    """The EER (a fraction) within one group of recordings, such as a corpus, and what it was measured on."""
+    """The EER (a fraction) within one group of trials, such as a corpus, and what it was measured on."""
 
     eer: float
     targets: int
@@ -31,8 +40,12 @@ class GroupResult:
 class Evaluation:
     """Results on one trial list. Rates are fractions, Cllr is in bits, intervals are 95 % (low, high).
 
-    cllr_calibration tells which LLR line cllr was measured with: the model card's, or one fitted to these
+    An interval is None where there are fewer than 5 speakers.
+    cllr_calibration says which LLR line cllr was measured with: the model card's, or one fitted to these
     same trials, which flatters.
+    groups: results by corpus, of the trials within each.
+    net_speech: results by seconds of speech in the probe (of two recordings, in the shorter one), such as
+    `1 to 2 s`; empty where these are not known.
     """
 
     trials: str
@@ -41,14 +54,30 @@ class Evaluation:
     nontargets: int
     speakers: int
     eer: float
-    eer_interval: tuple[float, float]
+    eer_interval: tuple[float, float] | None
     eer_threshold: float
     min_dcf: float
-    min_dcf_interval: tuple[float, float]
+    min_dcf_interval: tuple[float, float] | None
     cllr: float
     min_cllr: float
     cllr_calibration: Literal["card", "fitted on these trials"]
     groups: Mapping[str, GroupResult]
+    net_speech: Mapping[str, GroupResult]
+
+    def doubts(self) -> list[str]:
+        """What to know before relying on these results, as sentences; empty where there is nothing."""
+        doubts = []
+        if self.speakers < FEW_SPEAKERS:
+            doubts.append(
+                f"{self.trials} has {self.speakers} speakers: error rates and thresholds set on fewer than "
+                f"{FEW_SPEAKERS} may be far off for others"
+            )
+        if self.eer >= USELESS_EER:
+            doubts.append(
+                f"an EER of {self.eer:.0%} says that the model hardly tells these speakers apart (50 % is "
+                "guessing): check the labels, or take another model"
+            )
+        return doubts
 
     def to_dict(self) -> dict[str, Any]:
         """The same, ready for JSON, numbers in 6 decimals."""
@@ -57,17 +86,26 @@ class Evaluation:
 
 
 def evaluate_scores(
-    scores: npt.ArrayLike, trials: TrialList, resamples: int = 200, llr: tuple[float, float] | None = None
+    scores: npt.ArrayLike,
+    trials: Trials,
+    resamples: int = 200,
+    llrs: npt.ArrayLike | None = None,
+    net_speech_s: npt.ArrayLike | None = None,
 ) -> Evaluation:
-    """Evaluate `scores` `[trials]`; `llr` is the (slope, offset) of the model's calibration, if it has one.
+    """Evaluate `scores` `[trials]`.
 
-    ValueError when a score is not finite or there are not as many scores as trials.
+    `llrs` `[trials]` are what the model's calibration makes of them, if it has one; `net_speech_s`
+    `[recordings]` are the seconds of speech in each recording. Raises ValueError when a score is not finite
+    or there are not as many scores as trials.
     """
     array, target = checked_trials(scores, trials.labels)
     curve = det_curve(array, target)
     equal = curve.eer()
     intervals = speaker_bootstrap(array, trials, resamples)
-    line = fit_llr_line(array, target) if llr is None else LlrLine(*llr)
+    fitted = llrs is None
+    if llrs is None:
+        slope, offset = fit_llr_line(array, target)
+        llrs = slope * array + offset
     identity = trials.identity()
     return Evaluation(
         trials=identity.name,
@@ -76,50 +114,48 @@ def evaluate_scores(
         nontargets=identity.nontargets,
         speakers=identity.speakers,
         eer=equal.rate,
-        eer_interval=intervals.eer,
+        eer_interval=intervals.eer if intervals else None,
         eer_threshold=equal.threshold,
         min_dcf=curve.min_dcf(),
-        min_dcf_interval=intervals.min_dcf,
-        cllr=cllr(line(array), target),
+        min_dcf_interval=intervals.min_dcf if intervals else None,
+        cllr=cllr(llrs, target),
         min_cllr=min_cllr(array, target),
-        cllr_calibration="fitted on these trials" if llr is None else "card",
-        groups=_groups(array, trials),
+        cllr_calibration="fitted on these trials" if fitted else "card",
+        groups=_by_corpus(array, trials),
+        net_speech={} if net_speech_s is None else _by_net_speech(array, trials, net_speech_s),
     )
 
 
-def _groups(scores: FloatArray, trials: TrialList) -> dict[str, GroupResult]:
-    """Results within each group that has both classes and more than one speaker, by name."""
-    speakers = trials.speakers()
-    names, numbers = np.unique(_group_names(trials.recordings), return_inverse=True)
-    first, second = numbers[trials.first], numbers[trials.second]
-    found: dict[str, GroupResult] = {}
-    # Only groups with non-targets of their own: VoxCeleb's hundreds of one-speaker folders are passed over.
-    for number in np.unique(first[(first == second) & ~trials.labels]).tolist():
-        inside = (first == number) & (second == number)
+def _by_corpus(scores: FloatArray, trials: Trials) -> dict[str, GroupResult]:
+    """Results within each corpus that has both classes and more than one speaker, by name."""
+    first, second = trials.corpus_pairs()
+    # Only corpora with non-targets of their own: VoxCeleb's hundreds of one-speaker folders are passed over.
+    names = np.unique(first[(first == second) & ~trials.labels & (first != "")])
+    return _by_group(scores, trials, {str(name): (first == name) & (second == name) for name in names})
+
+
+def _by_net_speech(scores: FloatArray, trials: Trials, net_speech_s: npt.ArrayLike) -> dict[str, GroupResult]:
+    """Results by how much speech the probe has, the least first."""
+    seconds = trials.of_probes(np.asarray(net_speech_s, dtype=np.float64))
+    groups = {name: (seconds >= low) & (seconds < high) for name, (low, high) in NET_SPEECH_S.items()}
+    return _by_group(scores, trials, groups)
+
+
+def _by_group(scores: FloatArray, trials: Trials, groups: Mapping[str, BoolArray]) -> dict[str, GroupResult]:
+    """Results of each group of trials, given as masks `[trials]`, that has both classes and two speakers."""
+    first, second = trials.speaker_pairs()
+    results: dict[str, GroupResult] = {}
+    for name, inside in groups.items():
         target = trials.labels[inside]
-        heard = np.unique(speakers[np.concatenate((trials.first[inside], trials.second[inside]))])
-        if names[number] and heard.size > 1 and target.any():
-            found[str(names[number])] = GroupResult(
+        speakers = np.unique(np.concatenate((first[inside], second[inside]))).size
+        if speakers > 1 and target.any() and not target.all():
+            results[name] = GroupResult(
                 eer=eer(scores[inside], target).rate,
                 targets=int(target.sum()),
                 nontargets=int((~target).sum()),
-                speakers=heard.size,
+                speakers=speakers,
             )
-    return found
-
-
-def _group_names(recordings: tuple[str, ...]) -> list[str]:
-    """The outermost folder by which the paths differ, per recording; empty where there is none.
-
-    In VoxCeleb's lists that folder is the speaker, and such groups are dropped for want of a second one.
-    """
-    folders = [PurePosixPath(path).parent.parts for path in recordings]
-    depth = max(len(parts) for parts in folders)
-    for level in range(depth):
-        names = [parts[level] if level < len(parts) else "" for parts in folders]
-        if len(set(names)) > 1:
-            return names
-    return [""] * len(recordings)
+    return results
 
 
 @dataclass(frozen=True)
@@ -133,7 +169,7 @@ class CarriedThreshold:
 
 @dataclass(frozen=True)
 class Halves:
-    """What becomes of thresholds and of the LLR line on speakers they were not set on; Cllr is in bits."""
+    """How thresholds and the LLR line do on speakers that they were not set on; Cllr is in bits."""
 
     thresholds: Mapping[str, CarriedThreshold]
     cllr_tuned: float
@@ -155,19 +191,22 @@ class Halves:
         return result
 
 
-def halves(scores: npt.ArrayLike, trials: TrialList, seed: int = 0) -> Halves:
+def halves(scores: npt.ArrayLike, trials: Trials, seed: int = 0) -> Halves:
     """Set thresholds and the LLR line on a random half of the speakers, and apply them to the other half.
 
-    A trial counts in a half when both of its speakers are in it. ValueError when that leaves a half without
-    targets or without non-targets, as a list of very few speakers may.
+    A trial counts in a half when both of its speakers are in it. Raises TrialListError when that leaves a
+    half without targets or without non-targets, as a list of very few speakers may.
     """
-    array, _ = checked_trials(scores, trials.labels)
-    tuned, applied = _split(trials, seed)
+    return _halves(checked_trials(scores, trials.labels)[0], trials, trials.speaker_pairs(), seed)
+
+
+def _halves(array: FloatArray, trials: Trials, speakers: tuple[IntArray, IntArray], seed: int) -> Halves:
+    tuned, applied = _split(trials, speakers, seed)
     tuned_trials = array[tuned], trials.labels[tuned]
     applied_trials = array[applied], trials.labels[applied]
     nontargets = array[tuned & ~trials.labels]
     thresholds = {"eer": eer(*tuned_trials).threshold, "fmr=0.01": threshold_at_fmr(nontargets, 0.01)}
-    line = fit_llr_line(*tuned_trials)
+    slope, offset = fit_llr_line(*tuned_trials)
     return Halves(
         thresholds={
             name: CarriedThreshold(
@@ -175,20 +214,36 @@ def halves(scores: npt.ArrayLike, trials: TrialList, seed: int = 0) -> Halves:
             )
             for name, value in thresholds.items()
         },
-        cllr_tuned=cllr(line(tuned_trials[0]), tuned_trials[1]),
-        cllr_applied=cllr(line(applied_trials[0]), applied_trials[1]),
+        cllr_tuned=cllr(slope * tuned_trials[0] + offset, tuned_trials[1]),
+        cllr_applied=cllr(slope * applied_trials[0] + offset, applied_trials[1]),
         min_cllr_tuned=min_cllr(*tuned_trials),
         min_cllr_applied=min_cllr(*applied_trials),
     )
 
 
-def carried_over(scores: npt.ArrayLike, trials: TrialList, splits: int = 20) -> dict[str, dict[str, float]]:
+def check_halves(trials: Trials, splits: int = SPLITS) -> None:
+    """Raise TrialListError if one of the splits that `carried_over` makes leaves a half without trials."""
+    speakers = trials.speaker_pairs()
+    for seed in range(splits):
+        _split(trials, speakers, seed)
+
+
+def carried_over(
+    scores: npt.ArrayLike,
+    trials: Trials,
+    splits: int = SPLITS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, dict[str, float]]:
     """Means of `halves` over random splits of the speakers, by operating point and for Cllr (bits).
 
     One split depends on who fell into which half: a few speakers make most of the false matches.
-    ValueError as of `halves`.
+    `progress` is called with the splits done and their total. Raises TrialListError as `halves` does.
     """
-    parts = [halves(scores, trials, seed) for seed in range(splits)]
+    array, speakers = checked_trials(scores, trials.labels)[0], trials.speaker_pairs()
+    parts = []
+    for seed in range(splits):
+        parts.append(_halves(array, trials, speakers, seed))
+        progress(seed + 1, splits)
     means: dict[str, dict[str, float]] = {}
     for name in parts[0].thresholds:
         points = [part.thresholds[name] for part in parts]
@@ -204,20 +259,19 @@ def carried_over(scores: npt.ArrayLike, trials: TrialList, splits: int = 20) -> 
     return result
 
 
-def _split(trials: TrialList, seed: int) -> tuple[BoolArray, BoolArray]:
+def _split(trials: Trials, speakers: tuple[IntArray, IntArray], seed: int) -> tuple[BoolArray, BoolArray]:
     """Which trials fall in each half, bool `[trials]` twice."""
-    speakers = trials.speakers()
-    count = int(speakers.max()) + 1
+    count = int(max(numbers.max() for numbers in speakers)) + 1
     in_first_half = np.zeros(count, dtype=np.bool_)
     in_first_half[np.random.default_rng(seed).permutation(count)[: count // 2]] = True
-    first, second = in_first_half[speakers[trials.first]], in_first_half[speakers[trials.second]]
+    first, second = (in_first_half[numbers] for numbers in speakers)
     parts = first & second, ~first & ~second
     for part in parts:
         target = trials.labels[part]
         if not target.any() or target.all():
-            raise ValueError(
+            raise TrialListError(
                 f"{trials.name}: half of its {count} speakers have no targets or no non-targets; "
-                "use a list of more speakers"
+                "use a list of more speakers, or leave --halves out"
             )
     return parts
 

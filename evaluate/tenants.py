@@ -32,6 +32,11 @@ class Voices:
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.sides):
             raise ValueError(f"{len(self.sides)} voices need vectors [n, dim], not {self.vectors.shape}")
 
+    @classmethod
+    def joined(cls, parts: Sequence[Voices]) -> Voices:
+        """Several sets as one, in their order."""
+        return cls(np.concatenate([p.vectors for p in parts]), _joined([p.sides for p in parts]))
+
 
 @dataclass(frozen=True, eq=False)
 class Comparisons:
@@ -73,7 +78,7 @@ class Evidence:
 
     def take(self, rows: IntArray | BoolArray) -> Evidence:
         """Some of the trials, by index or mask; an index may come twice."""
-        chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        chosen: IntArray = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
         return Evidence(
             self.score[chosen],
             self.centred[chosen],
@@ -105,6 +110,23 @@ def _joined(parts: Sequence[Sides]) -> Sides:
         np.concatenate([p.net_speech_s for p in parts]),
         np.concatenate([p.recordings for p in parts]),
         np.concatenate([p.narrow for p in parts]),
+    )
+
+
+def of_groups(c: Comparisons, groups: IntArray) -> Comparisons:
+    """The trials of some groups' templates, and no other templates."""
+    kept = np.isin(c.groups, groups)
+    number = np.cumsum(kept) - 1
+    trials = kept[c.template]
+    rows = np.flatnonzero(kept)
+    return Comparisons(
+        Voices(c.templates.vectors[rows], c.templates.sides.take(rows)),
+        c.probes,
+        c.labels[trials],
+        number[c.template[trials]],
+        c.probe[trials],
+        c.groups[rows],
+        c.condition,
     )
 
 

@@ -1,4 +1,4 @@
-"""Somebody else's ONNX network of Kaldi features to one of our model files, its front-end put inside."""
+"""Turns somebody else's ONNX network of Kaldi features into a model file, its front-end put inside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnx import TensorProto, compose, helper, version_converter
 from sayso.export.exporter import WINDOW_SAMPLES, write_model
 from sayso.export.graph import OPSET, to_onnx
 from sayso.export.kaldi import PRE_EMPHASIS, KaldiFbank, KaldiOptions
-from sayso.export.parity import measure, speech_from
+from sayso.export.parity import Stage, measure, no_stage, speech_from
 from sayso.models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
 from sayso.runtime.audio import Samples
 from sayso.runtime.card import FrontEnd, ModelCard, Source
@@ -26,14 +26,21 @@ from sayso.runtime.session import open_session, session_options
 
 
 def adopt_network(
-    network: Path, output: Path, name: str, options: KaldiOptions, recordings: Path | None = None
+    network: Path,
+    output: Path,
+    name: str,
+    options: KaldiOptions,
+    recordings: Path | None = None,
+    stage: Stage = no_stage,
 ) -> ModelCard:
     """Write `output`, which takes a waveform and gives the network's embedding, and return its card.
 
-    `network` takes features `[batch, frames, mels]` and gives `[batch, dim]`, all but mels and dim free.
-    Raises `ModelError` for one that does not, and `ParityError`, writing nothing, where the graph is not
-    kaldi-native-fbank's features followed by the network, one recording at a time.
+    `network` takes features `[batch, frames, mels]` and gives `[batch, dim]`; batch and frames are free.
+    `stage` is called as the work goes on. Raises `ModelError` for a network that does not, and `ParityError`,
+    writing nothing, where the graph is not kaldi-native-fbank's features followed by the network, one
+    recording at a time.
     """
+    stage("reading the network", 0, None)
     given = _read(network)
     dim = _check(given, network.name, options.n_mels)
     content = given.SerializeToString()
@@ -41,11 +48,12 @@ def adopt_network(
     fed = given.graph.input[0].name
 
     def reference(batch: Samples) -> Samples:
-        features = [options.features(one)[None] for one in batch]
-        vectors = np.concatenate([session.run(None, {fed: one})[0] for one in features])
+        features = [options.features(waveform)[None] for waveform in batch]
+        vectors = np.concatenate([session.run(None, {fed: feature})[0] for feature in features])
         unit: Samples = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
 
+    stage("writing the graph", 0, None)
     try:
         graph = _joined(given, options)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
@@ -72,7 +80,7 @@ def adopt_network(
         ),
         window_samples=WINDOW_SAMPLES,
         source=Source(hashlib.sha256(network.read_bytes()).hexdigest(), "onnx"),
-        parity=measure(reference, graph, voices, named),
+        parity=measure(reference, graph, voices, named, stage),
     )
     write_model(output, graph, card)
     return card
@@ -88,7 +96,7 @@ def _read(network: Path) -> onnx.ModelProto:
 
 
 def _check(model: onnx.ModelProto, name: str, n_mels: int) -> int:
-    """The embedding's length, if the network takes these features; raises `ModelError`."""
+    """Return the embedding's length if the network takes these features; raises `ModelError` if not."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1 or len(model.graph.output) != 1:
@@ -115,7 +123,7 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
 
 
 def _joined(given: onnx.ModelProto, options: KaldiOptions) -> bytes:
-    """Front-end, network and the division by the vector's length as one graph from waveform to embedding."""
+    """Join front-end, network and the division by the vector's length into one graph."""
     front = onnx.load_from_string(to_onnx(KaldiFbank(options), "features", min_samples=WIN_LENGTH))
     opset = max(OPSET, *(i.version for i in given.opset_import if i.domain in ("", "ai.onnx")))
     parts = [version_converter.convert_version(part, opset) for part in (front, given)]
@@ -147,13 +155,13 @@ def _joined(given: onnx.ModelProto, options: KaldiOptions) -> bytes:
 
 
 def _parameters(model: onnx.ModelProto) -> int:
-    """How many float weights the file holds, running statistics of unfolded norms among them."""
+    """Count the float weights in the file, running statistics of unfolded norms among them."""
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
     return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type in floats)
 
 
 def _macs(model: bytes, fed: str, n_mels: int) -> int:
-    """Multiply-accumulates for one window, off the shapes that ONNX Runtime's own profile tells."""
+    """Count the multiply-accumulates for one window, by the shapes in ONNX Runtime's own profile."""
     frames = (WINDOW_SAMPLES - WIN_LENGTH) // HOP_LENGTH + 1
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(threads=1)
@@ -163,13 +171,13 @@ def _macs(model: bytes, fed: str, n_mels: int) -> int:
         session.run(None, {fed: np.zeros((1, frames, n_mels), np.float32)})
         events = json.loads(Path(session.end_profiling()).read_text())
     done = [e["args"] for e in events if e.get("args", {}).get("op_name") in ("Conv", "Gemm", "MatMul")]
-    return sum(_cost(told) for told in done)
+    return sum(_cost(event) for event in done)
 
 
-def _cost(told: dict[str, Any]) -> int:
-    """Multiply-accumulates of one run of an operator: its outputs times what is summed for each."""
-    (out,) = told["output_type_shape"][0].values()
-    shapes = [next(iter(shape.values())) for shape in told["input_type_shape"]]
+def _cost(event: dict[str, Any]) -> int:
+    """Count the multiply-accumulates of one run of an operator: its outputs times the terms of each."""
+    (out,) = event["output_type_shape"][0].values()
+    shapes = [next(iter(shape.values())) for shape in event["input_type_shape"]]
     # Weights of a matrix product that were packed beforehand are not among its inputs.
-    summed = math.prod(shapes[1][1:]) if told["op_name"] == "Conv" else shapes[0][-1]
+    summed = math.prod(shapes[1][1:]) if event["op_name"] == "Conv" else shapes[0][-1]
     return int(math.prod(out) * summed)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sayso.export.graph import to_onnx
-from sayso.export.parity import measure, speech_from
+from sayso.export.parity import Stage, measure, no_stage, speech_from
 from sayso.models.checkpoint import Checkpoint, load_checkpoint
 from sayso.models.cost import count_macs, count_parameters
 from sayso.models.describe import describe
@@ -29,22 +29,26 @@ def export_checkpoint(
     recordings: Path | None = None,
     sample_scale: float | None = None,
     log_input: bool | None = None,
+    stage: Stage = no_stage,
 ) -> ModelCard:
     """Write `output` and return its card, without evaluation or calibration, which come after.
 
-    `recordings` is a folder of speech to compare on. Raises `CheckpointError` for a file that cannot
-    be loaded and `ParityError`, writing nothing, for a graph that is not the same function.
+    `recordings` is a folder of speech to compare on. `sample_scale` and `log_input` correct what the file
+    cannot tell. `stage` is called as the work goes on. Raises `CheckpointError` for a file that cannot be
+    loaded and `ParityError`, writing nothing, for a graph that is not the same function.
     """
+    stage("loading the checkpoint", 0, None)
     loaded = load_checkpoint(checkpoint, sample_scale, log_input)
     voices, named = speech_from(recordings)
+    stage("writing the graph", 0, None)
     graph = to_onnx(loaded.network)
-    card = _card(loaded, name, measure(in_torch(loaded.network), graph, voices, named))
+    card = _card(loaded, name, measure(in_torch(loaded.network), graph, voices, named, stage))
     write_model(output, graph, card)
     return card
 
 
 def write_model(output: Path, graph: bytes, card: ModelCard) -> None:
-    """The graph with its card, put in place whole or not at all."""
+    """Write the graph with its card, put in place whole or not at all."""
     partial = output.with_name(output.name + ".partial")
     try:
         partial.write_bytes(with_card(graph, card))
@@ -54,7 +58,7 @@ def write_model(output: Path, graph: bytes, card: ModelCard) -> None:
 
 
 def in_torch(network: SpeakerNetwork) -> Callable[[Samples], Samples]:
-    """The network itself, for `measure`."""
+    """Return the network itself as the `reference` of `measure`."""
 
     @torch.inference_mode()
     def reference(batch: Samples) -> Samples:

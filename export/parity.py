@@ -1,4 +1,4 @@
-"""Is the exported graph the same function? Measured over lengths and batch sizes, on voices and noise."""
+"""Whether an exported graph is the same function, over lengths and batch sizes, on voices and noise."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ MAX_ABS_DIFFERENCE = 1e-4
 MIN_COSINE = 0.99999
 _LONGEST_RECORDING_S = 600.0
 
+# How far long work is: a stage's name, how much of it is done, and the total (None where it is not known).
+Stage = Callable[[str, int, int | None], None]
+
 
 class ParityError(ValueError):
     """The exported graph differs from the network by more than the limits; nothing was written."""
 
 
+def no_stage(what: str, done: int, total: int | None) -> None:
+    """Show nothing."""
+
+
 def speech_from(recordings: Path | None) -> tuple[list[Samples], str]:
-    """Voices to compare on, and a sentence for the card; synthetic ones where none are given."""
+    """Return voices to compare on and words for the card; synthetic voices where no folder is given."""
     if recordings is None:
         voices = [synthetic_voice(20, pitch, tract) for pitch, tract in ((110, 1.0), (200, 1.1))]
         return voices, "2 synthetic voices and noise"
@@ -33,9 +40,11 @@ def speech_from(recordings: Path | None) -> tuple[list[Samples], str]:
 
 
 def recordings_under(folder: Path, most: int) -> list[Samples]:
-    """Up to `most` recordings from all over a folder. Raises `ParityError` where there is none."""
+    """Return up to `most` recordings, spread over a folder. Raises `ParityError` where there is none."""
     suffixes = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes)
+    files = sorted(
+        f for f in folder.rglob("*") if f.suffix.lower() in suffixes and not f.name.startswith(".")
+    )
     if not files:
         raise ParityError(f"no recordings under {folder}")
     chosen = files[:: max(1, len(files) // most)][:most]
@@ -43,19 +52,26 @@ def recordings_under(folder: Path, most: int) -> list[Samples]:
 
 
 def measure(
-    reference: Callable[[Samples], Samples], model: bytes, voices: Sequence[Samples], named: str
+    reference: Callable[[Samples], Samples],
+    model: bytes,
+    voices: Sequence[Samples],
+    named: str,
+    stage: Stage = no_stage,
 ) -> Parity:
-    """Compare with what `reference` gives for a batch, on the CPU.
+    """Compare a model on the CPU with what `reference` gives for the same batches.
 
-    Raises `ParityError` beyond 1e-4 absolute or under 0.99999 cosine.
+    `named` says on the card what the voices are. Raises `ParityError` where the two differ by more than 1e-4
+    in any value, or have a cosine under 0.99999.
     """
     session = EmbeddingSession(model, "the exported graph", provider="cpu")
     worst, cosine = 0.0, 1.0
-    for batch in _batches(voices):
+    total = 2 * len(SECONDS) * len(BATCH_SIZES)
+    for number, batch in enumerate(_batches(voices)):
+        stage("comparing", number, total)
         expected = reference(batch)
         got = session.run(batch)
         difference = np.abs(got - expected).max()
-        # A NaN compares false with every limit, so it is turned into the worst there is.
+        # A NaN compares false with every limit, so it counts as infinitely far.
         worst = max(worst, float(difference) if np.isfinite(difference) else np.inf)
         cosine = min(cosine, float(np.sum(got * expected, axis=1).min()))
     if not worst < MAX_ABS_DIFFERENCE or not cosine > MIN_COSINE:
@@ -67,6 +83,7 @@ def measure(
 
 
 def _batches(voices: Sequence[Samples]) -> Iterator[Samples]:
+    """Every length in every batch size, of voices and of noise."""
     rng = np.random.default_rng(0)
     for seconds in SECONDS:
         count = round(seconds * SAMPLE_RATE)

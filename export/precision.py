@@ -1,4 +1,4 @@
-"""A model in fewer bits, written only where it still hears the same: fp16 for CUDA, int8 for CPUs."""
+"""Models in fewer bits (fp16 for CUDA, int8 for CPUs), written only where the embeddings stay close."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from sayso.export.exporter import write_model
-from sayso.export.parity import ParityError, recordings_under
+from sayso.export.parity import ParityError, Stage, no_stage, recordings_under
 from sayso.export.quantise import folded, to_int8
 from sayso.runtime import windows
 from sayso.runtime.audio import Samples
 from sayso.runtime.card import Lowered, LowerPrecision, ModelCard, read_card, with_card
 from sayso.runtime.session import EmbeddingSession
 
-# The worst of many is one odd recording: it tells a broken graph, and the EER whether the rest is good.
+# The worst of many is one odd recording: its limit catches a broken graph. The EER judges the rest.
 MIN_MEDIAN_COSINE, MIN_WORST_COSINE = 0.99, 0.90
 MAX_EER_RISE = 0.002  # absolute: 0.2 points
 _RECORDINGS, _FEWEST = 144, 12
@@ -29,7 +29,7 @@ _CALIBRATING = 3  # every third recording sets ranges, the others are compared
 
 
 class PrecisionError(ParityError):
-    """The model in fewer bits hears too differently, or cannot be told from what was given; not written."""
+    """The embeddings in fewer bits differ too much, or there is too little to compare on; not written."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +47,31 @@ def export_lower(
     precision: LowerPrecision,
     recordings: Path | None,
     trials: TrialCheck | None = None,
+    stage: Stage = no_stage,
 ) -> ModelCard:
     """Write `output`, the fp32 model file `model` in fewer bits, and return its card.
 
-    Its card has no calibration or evaluation: thresholds belong to the numbers that set them. Raises
-    `ModelError` for a file that is no Sayso model and `PrecisionError`, writing nothing, without real speech
-    to compare on, or where cosine or EER are beyond the limits.
+    Its card has no calibration or evaluation: thresholds belong to the model that they were set on. `stage`
+    is called as the work goes on. Raises `ModelError` for a file that is no Sayso model and `PrecisionError`,
+    writing nothing, without real speech to compare on, or where cosine or EER are beyond the limits.
     """
     content = model.read_bytes()
     card = read_card(content, model.name)
     if card.precision != "fp32":
         raise PrecisionError(f"{model.name} is {card.precision} already: start from its fp32 model")
     calibrating, held_out = _speech(recordings, precision, card.window_samples)
+    stage(f"converting to {precision}", 0, None)
     lower = to_int8(content, calibrating) if precision == "int8" else to_fp16(content)
     used = f"{len(calibrating)} recordings" if precision == "int8" else None
     plain = replace(card, name=name, precision=precision, calibration=None, evaluation={})
-    told = _compare(content, lower, held_out, used)
-    write_model(output, lower, replace(plain, lowered=_with_eer(told, content, lower, plain, trials)))
+    stage("comparing with fp32", 0, None)
+    closeness = _compare(content, lower, held_out, used)
+    write_model(output, lower, replace(plain, lowered=_with_eer(closeness, content, lower, plain, trials)))
     return read_card(output.read_bytes(), output.name)
 
 
 def to_fp16(model: bytes) -> bytes:
-    """The trunk, from its first convolution to its last, in float16.
+    """Convert the trunk, from its first convolution to its last, to float16.
 
     The front-end keeps float32, whose powers and logarithms go beyond float16's range, and so do pooling with
     its variances, the embedding, and input and output.
@@ -94,7 +97,7 @@ def to_fp16(model: bytes) -> bytes:
 
 
 def _cut_out(whole: ModelProto, inside: Sequence[NodeProto], outside: Sequence[NodeProto]) -> ModelProto:
-    """The nodes `inside` as a model of their own, which takes and gives what crosses its borders."""
+    """Make the nodes `inside` a model of their own, whose inputs and outputs are what crosses its borders."""
     weights = {tensor.name: tensor for tensor in whole.graph.initializer}
     inferred = onnx.shape_inference.infer_shapes(whole).graph
     types = {value.name: value for value in (*inferred.value_info, *inferred.input, *inferred.output)}
@@ -114,25 +117,28 @@ def _cut_out(whole: ModelProto, inside: Sequence[NodeProto], outside: Sequence[N
 def _speech(
     recordings: Path | None, precision: str, window: int
 ) -> tuple[Sequence[Samples], Sequence[Samples]]:
-    """A window `[1, samples]` from the middle of each recording, to set ranges on and to compare on."""
+    """Cut a window `[1, samples]` from the middle of each recording.
+
+    The first list is to set ranges on, the second to compare on.
+    """
     if recordings is None:
         raise PrecisionError(
             f"{precision} is compared with fp32, and int8 set, on real speech: give --recordings FOLDER"
         )
-    found = recordings_under(recordings, _RECORDINGS)
-    if len(found) < _FEWEST:
+    speech = recordings_under(recordings, _RECORDINGS)
+    if len(speech) < _FEWEST:
         raise PrecisionError(
-            f"{len(found)} recordings under {recordings}: {precision} takes {_FEWEST} or more"
+            f"{len(speech)} recordings under {recordings}: {precision} takes {_FEWEST} or more"
         )
-    cut = [windows.cut(samples, window) for samples in found]
-    middles = [np.ascontiguousarray(one[len(one) // 2][None]) for one in cut]
-    held_out = [one for i, one in enumerate(middles) if i % _CALIBRATING]
+    cut = [windows.cut(samples, window) for samples in speech]
+    middles = [np.ascontiguousarray(pieces[len(pieces) // 2][None]) for pieces in cut]
+    held_out = [middle for i, middle in enumerate(middles) if i % _CALIBRATING]
     return middles[::_CALIBRATING], held_out
 
 
 def _compare(full: bytes, lower: bytes, speech: Sequence[Samples], calibrated_on: str | None) -> Lowered:
     cosines = np.sum(_vectors(full, speech) * _vectors(lower, speech), axis=1)
-    # A NaN compares false with every limit, so it is turned into the worst there is.
+    # A NaN compares false with every limit, so it counts as the opposite direction.
     cosines = np.nan_to_num(cosines, nan=-1.0)
     median, worst = float(np.median(cosines)), float(cosines.min())
     if median < MIN_MEDIAN_COSINE or worst < MIN_WORST_COSINE:
@@ -149,14 +155,14 @@ def _vectors(model: bytes, speech: Sequence[Samples]) -> NDArray[np.float32]:
 
 
 def _with_eer(
-    told: Lowered, full: bytes, lower: bytes, card: ModelCard, trials: TrialCheck | None
+    closeness: Lowered, full: bytes, lower: bytes, card: ModelCard, trials: TrialCheck | None
 ) -> Lowered:
     if trials is None:
-        return told
+        return closeness
     before, after = trials.eer(full), trials.eer(with_card(lower, card))
     if not after <= before + MAX_EER_RISE:
         raise PrecisionError(
             f"its EER on {trials.name} is {after:.2%}, fp32's {before:.2%} (limit: {MAX_EER_RISE:.1%} more): "
             "not written"
         )
-    return replace(told, trials=trials.name, eer=round(after, 6), eer_fp32=round(before, 6))
+    return replace(closeness, trials=trials.name, eer=round(after, 6), eer_fp32=round(before, 6))

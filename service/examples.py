@@ -30,7 +30,7 @@ _ANSWER = {
         "total": 9.9,
     },
 }
-_THRESHOLD = {
+_THRESHOLD: dict[str, Any] = {
     "llr": 3.1,
     "score": None,
     "operating_point": "fmr=0.01",

@@ -73,7 +73,7 @@ def _all_models(call: Call, engine: Engine, data: bytes, speaker_id: str | None,
     answers: list[Verification | Identification] = []
     for name in engine.models:
         # Its own clock and stages, and no attempt: see the module's docstring.
-        model_call = replace(call, attempt=None, stages={}, started=time.perf_counter())
+        model_call = replace(call, attempt="", stages={}, started=time.perf_counter())
         if speaker_id is None:
             answers.append(engine.identify(model_call, recording, name))
         else:

@@ -1,10 +1,13 @@
-"""What there is to train on: a CSV of recordings, or a folder laid out like VoxCeleb."""
+"""The recordings to train on: CSV lists of them, or folders laid out like VoxCeleb."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
+import os
+import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +18,20 @@ SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 
 
 class DataError(ValueError):
-    """The training data cannot be used; the message says which file or row and why."""
+    """Training data that cannot be used; the message says which file or row, and why."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Recordings with their speakers; `train` marks the rows that are trained on, the rest is dev."""
+    """Recordings with their speakers.
+
+    root: the folder that `paths` are relative to.
+    sha256: identifies the lists that were read.
+    paths, speakers, corpus: one entry a recording; the corpus is empty where the list names none.
+    train: bool `[recordings]`, true where the recording is trained on; the others are for development.
+    corpora: the corpora that are trained on.
+    folders: of each list that was read, its folder relative to `root`.
+    """
 
     root: Path
     sha256: str
@@ -28,19 +39,97 @@ class Manifest:
     speakers: tuple[str, ...]
     train: NDArray[np.bool_]
     corpora: tuple[str, ...]
+    corpus: tuple[str, ...]
+    folders: tuple[str, ...] = (".",)
 
     @classmethod
-    def read(cls, path: Path, dev: tuple[str, ...] = ()) -> Manifest:
-        """A CSV, or a folder `speaker/.../recording`. Raises `DataError`.
+    def read(cls, files: Sequence[Path], dev: Sequence[str] = ()) -> Manifest:
+        """Read one or several lists as one manifest, recordings in the order given. Raises `DataError`.
 
-        `dev` names the recordings of the trial list: in a folder, their speakers are left out of
-        training. A CSV says so itself, with `path, speaker, split` (other columns are free), split
-        train or dev, and paths relative to its own folder.
+        Each of `files` is a CSV or a folder `speaker/.../recording`. A CSV has the columns `path, speaker,
+        split` (others are free), split being train or dev, and its paths are relative to its folder. A folder
+        says nothing about development: the speakers of `dev`, the recordings of a trial list, are kept out of
+        training there.
+
+        Paths of several lists are relative to the innermost folder that holds all of them. A speaker's name
+        means the same speaker in each.
         """
+        roots = [file if file.is_dir() else file.parent for file in files]
+        if len(files) == 1:
+            return cls._read_one(files[0], dev)
+        root = Path(os.path.commonpath([folder.absolute() for folder in roots]))
+        folders = [folder.absolute().relative_to(root).as_posix() for folder in roots]
+        if len(set(folders)) < len(folders):
+            raise DataError("two manifests lie in one folder, so their recordings could not be told apart")
+        parts = [
+            cls._read_one(file, [*dev, *_inside(folder, dev)])
+            for file, folder in zip(files, folders, strict=True)
+        ]
+        return cls(
+            root,
+            hashlib.sha256("\n".join(part.sha256 for part in parts).encode()).hexdigest(),
+            tuple(
+                _joined(folder, path)
+                for folder, part in zip(folders, parts, strict=True)
+                for path in part.paths
+            ),
+            tuple(speaker for part in parts for speaker in part.speakers),
+            np.concatenate([part.train for part in parts]),
+            tuple(sorted({corpus for part in parts for corpus in part.corpora})),
+            tuple(corpus for part in parts for corpus in part.corpus),
+            tuple(folders),
+        )
+
+    def rows(self, recordings: Sequence[str]) -> NDArray[np.int64]:
+        """Return the index of each of `recordings` in `paths`.
+
+        The recordings are those of a trial list, relative to `root` or to the folder of one of the lists.
+        Raises `DataError` for a recording that is in no list or, relative to its own folder, in several.
+        """
+        row = {path: i for i, path in enumerate(self.paths)}
+        missing = [recording for recording in recordings if recording not in row]
+        for recording in missing:
+            matches = {row[path] for f in self.folders if (path := _joined(f, recording)) in row}
+            if len(matches) > 1:
+                raise DataError(
+                    f"the trials' recording {recording} is in {len(matches)} manifests: write its path "
+                    f"relative to {self.root}"
+                )
+            if matches:
+                row[recording] = matches.pop()
+        unlisted = [recording for recording in missing if recording not in row]
+        if unlisted:
+            raise DataError(
+                f"the trials name {len(unlisted)} recordings that no manifest lists, such as {unlisted[0]}"
+            )
+        return np.array([row[recording] for recording in recordings], dtype=np.int64)
+
+    def without(self, corpora: Sequence[str]) -> Manifest:
+        """Return the same recordings, of which those of `corpora` are not trained on.
+
+        Raises `DataError` for a corpus that is not trained on as it is, and where nothing would be left.
+        """
+        unknown = set(corpora) - set(self.corpora)
+        if unknown:
+            raise DataError(
+                f"the recipe leaves out corpora that no manifest trains on: {', '.join(sorted(unknown))}"
+            )
+        if not corpora:
+            return self
+        train = self.train & np.array([corpus not in corpora for corpus in self.corpus])
+        if not train.any():
+            raise DataError("the recipe leaves out every corpus, so nothing is left to train on")
+        return replace(self, train=train, corpora=tuple(c for c in self.corpora if c not in corpora))
+
+    @classmethod
+    def _read_one(cls, path: Path, dev: Sequence[str]) -> Manifest:
         return cls._scan(path, dev) if path.is_dir() else cls._parse(path)
 
     def drawn(self, speakers: int) -> Manifest:
-        """The same recordings, trained on those of `speakers` of the speakers only. Raises `DataError`."""
+        """Return the same recordings, trained on those of so many of the speakers only.
+
+        Which ones is drawn once and for all. Raises `DataError` where there are not as many.
+        """
         names = sorted({s for s, train in zip(self.speakers, self.train, strict=True) if train})
         if speakers > len(names):
             raise DataError(f"the recipe asks for {speakers} speakers; there are {len(names)} to train on")
@@ -49,9 +138,9 @@ class Manifest:
         return replace(self, train=self.train & kept)
 
     @classmethod
-    def _scan(cls, root: Path, dev: tuple[str, ...]) -> Manifest:
-        found = (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        paths = tuple(sorted(p.relative_to(root).as_posix() for p in found))
+    def _scan(cls, root: Path, dev: Sequence[str]) -> Manifest:
+        files = (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        paths = tuple(sorted(p.relative_to(root).as_posix() for p in files))
         speakers = tuple(p.split("/")[0] for p in paths)
         if not paths or any("/" not in p for p in paths):
             raise DataError(f"{root} must hold one folder a speaker with recordings in it")
@@ -60,7 +149,7 @@ class Manifest:
         if not train.any():
             raise DataError(f"{root} has no speaker that the trial list leaves for training")
         listing = hashlib.sha256("\n".join(paths).encode()).hexdigest()
-        return cls(root, listing, paths, speakers, train, (root.name,))
+        return cls(root, listing, paths, speakers, train, (root.name,), (root.name,) * len(paths))
 
     @classmethod
     def _parse(cls, path: Path) -> Manifest:
@@ -85,4 +174,14 @@ class Manifest:
             speakers=tuple(r["speaker"] for r in rows),
             train=np.array([r["split"] == "train" for r in rows]),
             corpora=tuple(sorted({r.get("corpus") or "" for r in rows if r["split"] == "train"} - {""})),
+            corpus=tuple(r.get("corpus") or "" for r in rows),
         )
+
+
+def _joined(folder: str, path: str) -> str:
+    return posixpath.normpath(posixpath.join(folder, path))
+
+
+def _inside(folder: str, paths: Sequence[str]) -> list[str]:
+    """Return those of `paths` that lie in `folder`, relative to it."""
+    return [path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")]

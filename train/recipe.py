@@ -33,8 +33,8 @@ class Recipe:
     weights, which is what is validated and kept; 0 is without either. `gradient_clip` 0 does not clip.
     `heads_first` is the share of the run in which the trunk stands still: where it begins with a trained
     one (`--from`), the new heads' first gradients would spoil it.
-    `speakers` above 0 trains on that many of the speakers only, drawn once. Dev trials are scored every
-    `validate_every` epochs and at the end.
+    `speakers` above 0 trains on that many of the speakers only, drawn once. The corpora named in `leave_out`
+    are not trained on. Dev trials are scored every `validate_every` epochs and at the end.
     `sine_floor` and `loss_autocast` are for repeating what went wrong: a floor of 0 is the published
     AAM-softmax, and autocast puts the loss itself into 16 bits.
     """
@@ -49,6 +49,7 @@ class Recipe:
     copies: tuple[Copy, ...] = (Copy(),)
     served: bool = False
     speakers: int = 0
+    leave_out: tuple[str, ...] = ()
     validate_every: int = 1
     speaker_balance: float = 0.7
     learning_rate: float = 2e-3

@@ -30,27 +30,27 @@ class Prepared:
 
 def prepare(
     recipe_file: Path,
-    manifest_file: Path,
+    manifest_files: Sequence[Path],
     trials_file: Path,
-    teacher_files: Sequence[Path],
+    teacher_files: Sequence[Sequence[Path]],
     cache: Path,
     workers: int,
     progress: Callable[[int, int], None],
     seed: int | None = None,
 ) -> Prepared:
-    """Read everything; features are kept in the folder `cache`, which runs may share.
+    """Read all that a run needs, and compute the features of the recordings.
 
+    `teacher_files` holds the files of each teacher, as `Teacher.load` takes them. Features are kept in the
+    folder `cache`, which runs may share. `progress` is called with the recordings done and their total.
     `seed` is used in place of the recipe's. Raises `RecipeError`, `DataError` or `TrialListError`.
     """
     recipe = Recipe.read(recipe_file)
     if seed is not None:
         recipe = replace(recipe, seed=seed)
     trials = read_trials(trials_file)
-    manifest = Manifest.read(manifest_file, trials.recordings)
-    unlisted = set(trials.recordings) - set(manifest.paths)
-    if unlisted:
-        raise DataError(f"{trials_file} names {len(unlisted)} recordings that {manifest_file} does not list")
-    teachers = tuple(Teacher.load(path, len(manifest.paths)) for path in teacher_files)
+    manifest = Manifest.read(manifest_files, trials.recordings).without(recipe.leave_out)
+    manifest.rows(trials.recordings)  # raises now, not at the first validation, if one is missing
+    teachers = tuple(Teacher.load(paths, len(manifest.paths)) for paths in teacher_files)
     if recipe.teacher_weight and not teachers:
         raise DataError(
             f"the recipe {recipe.name!r} learns from a teacher: give --teacher, or set its "

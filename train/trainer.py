@@ -49,8 +49,7 @@ class TrainingData:
 
     def validation_rows(self) -> NDArray[np.int64]:
         """Rows of the trial list's recordings, in its order."""
-        row = {path: i for i, path in enumerate(self.manifest.paths)}
-        return np.array([row[path] for path in self.trials.recordings])
+        return self.manifest.rows(self.trials.recordings)
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ from sayso.train.manifest import DataError
 Waveform = NDArray[np.float32]
 
 _TELEPHONE_RATE = 8_000
+# WAV subtypes of libsndfile: G.711 mu-law and A-law, none, GSM 06.10, ADPCM.
+TELEPHONE_CODECS = ("ULAW", "ALAW", "PCM_16", "GSM610", "MS_ADPCM")
 _FORMATS = (("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"))
 
 
@@ -78,9 +80,9 @@ def augment(x: Waveform, rng: np.random.Generator, talkers: Sequence[Waveform]) 
         others = [talkers[int(rng.integers(len(talkers)))] for _ in range(rng.integers(1, 5))]
         x = mix(x, babble(others, len(x)), rng.uniform(8.0, 20.0))
     line = rng.random()
-    if line < 0.15:
-        x = telephone(x, gsm=rng.random() < 0.3)
-    elif line < 0.25:
+    if line < 0.3:
+        x = telephone(x, str(rng.choice(TELEPHONE_CODECS)))
+    elif line < 0.42:
         x = compress(x, _FORMATS[rng.integers(len(_FORMATS))], rng.uniform(0.6, 0.95))
     return change_level(x, rng.uniform(-30.0, 6.0))
 
@@ -124,13 +126,17 @@ def mix(x: Waveform, noise: Waveform, snr_db: float) -> Waveform:
     return x + noise * np.float32(np.sqrt(signal / disturbance * 10.0 ** (-snr_db / 10.0)))
 
 
-def telephone(x: Waveform, gsm: bool) -> Waveform:
-    """A narrow-band line: 300 to 3,400 Hz, 8 kHz, G.711 mu-law or GSM 06.10."""
+def telephone(x: Waveform, codec: str) -> Waveform:
+    """Send `x` over a narrow-band line: 300 to 3,400 Hz, sampled at 8 kHz.
+
+    `codec` is the name of a WAV subtype in libsndfile: `ULAW` and `ALAW` (G.711), `GSM610` (GSM 06.10),
+    `MS_ADPCM`, or `PCM_16` for a line without one.
+    """
     narrow = _resample(x, SAMPLE_RATE, _TELEPHONE_RATE)
     spectrum = np.fft.rfft(narrow)
     hertz = np.linspace(0.0, _TELEPHONE_RATE / 2, len(spectrum))
     band = np.fft.irfft(spectrum * ((hertz > 300.0) & (hertz < 3_400.0)), len(narrow))
-    coded = _through_file(band, _TELEPHONE_RATE, "WAV", "GSM610" if gsm else "ULAW")
+    coded = _through_file(band, _TELEPHONE_RATE, "WAV", codec)
     return _fit(_resample(coded, _TELEPHONE_RATE, SAMPLE_RATE), len(x))
 
 

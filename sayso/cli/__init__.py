@@ -1,67 +1,50 @@
-"""`sayso`: the command line. Rooms that need torch are imported by the commands that use them."""
+"""`sayso`: the command line. A command's module is imported when the command is called."""
 
 from __future__ import annotations
 
-import getpass
 import sys
 
 import typer
 
-from sayso.cli import (
-    audit,
-    bench,
-    doctor,
-    keys,
-    model,
-    people,
-    serve,
-    speakers,
-    store,
-    stores,
-    tenants,
-    train,
-)
-from sayso.enroll.audit import actor
-from sayso.enroll.errors import EnrollError
-from sayso.runtime.errors import RuntimeFault
-from sayso.service.errors import ServiceError
+from sayso.cli.groups import COMMANDS, LazyGroup
 
 app = typer.Typer(
     name="sayso",
-    help="Self-hosted speaker verification.",
+    cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for room in (serve, people, model, train, store, doctor):
-    room.register(app)
-app.add_typer(speakers.app, name="speakers")
-app.add_typer(keys.app, name="keys")
-app.add_typer(tenants.app, name="tenants")
-app.add_typer(stores.app, name="store")
-app.add_typer(audit.app, name="audit")
-app.add_typer(bench.app, name="bench")
 
-# Errors of rooms that are only loaded when used: a fault can only come from a module already there.
-_LAZY = (
+# Errors that end a command in one line. One of them can only come from a module that is loaded already.
+_EXPECTED = (
+    ("sayso.enroll.errors", "EnrollError"),
+    ("sayso.runtime.errors", "RuntimeFault"),
+    ("sayso.service.errors", "ServiceError"),
     ("sayso.models.errors", "CheckpointError"),
     ("sayso.export.parity", "ParityError"),
-    ("sayso.evaluate.trials", "TrialListError"),
+    ("sayso.evaluate.list_files", "TrialListError"),
     ("sayso.evaluate.plots", "PlotsUnavailableError"),
     ("sayso.train.recipe", "RecipeError"),
-    ("sayso.train.features", "DataError"),
+    ("sayso.train.manifest", "DataError"),
     ("sayso.train.trainer", "NonFiniteLoss"),
 )
+
+__all__ = ["COMMANDS", "app", "main"]
+
+
+@app.callback()
+def sayso() -> None:
+    """Self-hosted speaker verification. --json before or after a command prints its answer for machines."""
 
 
 def main() -> None:
     """Run the command line; expected failures end in one line on standard error and exit status 1."""
-    actor.set(f"cli:{getpass.getuser()}")
     try:
         app()
     except Exception as error:
-        lazy = tuple(getattr(sys.modules[m], name) for m, name in _LAZY if m in sys.modules)
-        if not isinstance(error, (EnrollError, RuntimeFault, ServiceError, OSError, *lazy)):
+        expected = tuple(getattr(sys.modules[m], name) for m, name in _EXPECTED if m in sys.modules)
+        if not isinstance(error, (OSError, *expected)):
             raise
         message = (
             f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error

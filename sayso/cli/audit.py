@@ -9,8 +9,9 @@ import typer
 
 from sayso.cli import common
 from sayso.cli.common import AsJson
+from sayso.cli.groups import group
 
-app = typer.Typer(help="Read and verify the audit log.", no_args_is_help=True)
+app = group("audit")
 
 
 @app.command()

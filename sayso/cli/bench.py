@@ -12,10 +12,11 @@ import typer
 
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName
+from sayso.cli.groups import group
 from sayso.listen import FileError
 from sayso.runtime.errors import ModelError
 
-app = typer.Typer(help="Measure, side by side in one run.", no_args_is_help=True)
+app = group("bench")
 
 
 @app.callback()

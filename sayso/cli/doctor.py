@@ -32,6 +32,8 @@ from sayso.service.metrics import Metrics
 from sayso.service.served import ServedModel, load_models
 from sayso.service.settings import Settings, mistyped
 
+app = typer.Typer()
+
 State = Literal["ok", "look", "broken"]
 _GIB = 2**30
 _LEAST_FREE, _LITTLE_FREE = _GIB // 10, _GIB
@@ -49,10 +51,7 @@ class Finding:
     fix: str | None = None
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(doctor)
-
-
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look at hardware, provider, models, store and keys, and say what to mend; 1 if something is broken."""
     found = list(examine(common.settings()))
@@ -141,8 +140,8 @@ def _models(served: dict[str, ServedModel]) -> Iterator[Finding]:
             fix = f"sayso calibrate {name} --trials TRIALS --root FOLDER"
             yield Finding("model", "look", f"{told}: not calibrated, so it refuses to decide", fix)
             continue
-        point = model.policy.operating_point
-        told += f", threshold {point.threshold:.3f} at {point.name}"
+        point = model.policy.threshold
+        told += f", threshold {'score' if point.on_score else 'LLR'} {point.value:.2f} at {point.name}"
         if model.embedder.provider == CPU and cuda_driver_present():
             yield Finding(
                 "model", "look", f"{told}: there is a GPU that it does not use", "pip install '.[cuda]'"

@@ -11,10 +11,11 @@ import typer
 
 from sayso.cli import common
 from sayso.cli.common import AsJson
+from sayso.cli.groups import group
 from sayso.enroll.keys import SCOPES, ApiKey
 from sayso.enroll.masterkey import KeyFile
 
-app = typer.Typer(help="Create, list and revoke API keys; rotate the master key.", no_args_is_help=True)
+app = group("keys")
 
 
 def _facts(key: ApiKey) -> dict[str, Any]:

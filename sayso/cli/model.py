@@ -1,48 +1,33 @@
-"""Commands about model files: export, adopt, inspect, embed, evaluate, calibrate."""
+"""Commands about model files: export, adopt, inspect, embed."""
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
 
-from sayso.cli import common
-from sayso.cli.common import AsJson
+from sayso.cli import common, evaluation
+from sayso.cli.common import AsJson, ModelArgument, Stage
 from sayso.export import drawing
 from sayso.listen import embed_files
-from sayso.runtime.card import ModelCard, calibration_from, read_card, write_card
+from sayso.runtime.card import ModelCard, read_card
 from sayso.runtime.embedder import Embedder
 from sayso.runtime.errors import ModelError
 from sayso.runtime.model_file import network_sha256
 
-if TYPE_CHECKING:
-    from sayso.evaluate.report import Evaluation
-    from sayso.evaluate.trials import TrialList
-
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file or a served name.")]
+app = typer.Typer()
 Output = Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")]
 Name = Annotated[str | None, typer.Option(help="The model's name; that of the file if absent.")]
 Recordings = Annotated[
     Path | None, typer.Option(help="A folder of speech to check the model on; else synthetic voices.")
 ]
-Trials = Annotated[Path, typer.Option(help="A trial list: `1 a.wav b.wav` a line.")]
-Root = Annotated[Path, typer.Option(help="The folder its paths are relative to.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
-Plots = Annotated[Path | None, typer.Option(help="Draw DET and score plots into this folder.")]
 
 
-def register(app: typer.Typer) -> None:
-    for command in (export, adopt, inspect, embed, evaluate, calibrate):
-        app.command()(command)
-
-
+@app.command()
 def export(
     checkpoint: Annotated[
         Path,
@@ -82,7 +67,7 @@ def export(
     if made and (int16_scale or linear_input):
         raise typer.BadParameter("a model file has its front-end inside: leave the front-end flags out")
     called = name or output.stem
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, common.stages() as stage:
         full = checkpoint if made else output if precision == "fp32" else Path(folder) / "fp32.onnx"
         if not made:
             card = export_checkpoint(
@@ -92,12 +77,15 @@ def export(
                 recordings,
                 sample_scale=32768.0 if int16_scale else None,
                 log_input=False if linear_input else None,
+                stage=stage,
             )
         if precision != "fp32":
             check = (
-                TrialCheck(trials.name, lambda model: _eer(model, trials, root)) if trials and root else None
+                TrialCheck(trials.name, lambda model: _eer(model, trials, root, stage))
+                if trials and root
+                else None
             )
-            card = export_lower(full, output, called, precision, recordings, check)
+            card = export_lower(full, output, called, precision, recordings, check, stage)
     common.show(
         asdict(card),
         as_json,
@@ -106,31 +94,32 @@ def export(
     )
 
 
-def _eer(model: bytes, trials: Path, root: Path) -> float:
+def _eer(model: bytes, trials: Path, root: Path, stage: Stage) -> float:
     from sayso.evaluate.metrics import eer
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model)
-        found, scores, _ = _score(path, trials, root)
-    return eer(scores, found.labels).rate
+        scored = evaluation.score(path, evaluation.read(trials, None), root, stage)
+    return eer(scored.scores, scored.trials.labels).rate
 
 
 def _closeness(card: ModelCard) -> str:
-    """How near a written model is to what it was made of."""
-    told = card.lowered
-    if told is None:
+    """Say how near a written model is to what it was made of."""
+    lowered = card.lowered
+    if lowered is None:
         parity = card.parity
         return f"differs from PyTorch by at most {parity.max_abs_difference:.1g} on {parity.recordings}"
     text = (
-        f"{card.precision}, cosine to fp32 {told.median_cosine:.4f} in the median, {told.worst_cosine:.4f} "
-        f"at worst on {told.compared_on}"
+        f"{card.precision}, cosine to fp32 {lowered.median_cosine:.4f} in the median, "
+        f"{lowered.worst_cosine:.4f} at worst on {lowered.compared_on}"
     )
-    if told.eer is None or told.eer_fp32 is None:
+    if lowered.eer is None or lowered.eer_fp32 is None:
         return f"{text}, EER not checked (--trials)"
-    return f"{text}, EER on {told.trials} {told.eer:.2%} (fp32 {told.eer_fp32:.2%})"
+    return f"{text}, EER on {lowered.trials} {lowered.eer:.2%} (fp32 {lowered.eer_fp32:.2%})"
 
 
+@app.command()
 def adopt(
     network: Annotated[Path, typer.Argument(help="An ONNX speaker embedding that takes Kaldi features.")],
     output: Output,
@@ -159,7 +148,8 @@ def adopt(
         options = KaldiOptions.parse(frontend, window, 1.0 if unit_scale else 32768.0)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--frontend") from None
-    card = adopt_network(network, output, name or output.stem, options, recordings)
+    with common.stages() as stage:
+        card = adopt_network(network, output, name or output.stem, options, recordings, stage)
     common.show(
         asdict(card),
         as_json,
@@ -170,6 +160,7 @@ def adopt(
     )
 
 
+@app.command()
 def inspect(
     model: ModelArgument,
     draw: Annotated[
@@ -187,6 +178,7 @@ def inspect(
     common.show(facts, as_json, _card_text(path, network_sha256(content), card))
 
 
+@app.command()
 def embed(
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Recordings.")],
     out: Annotated[Path, typer.Option(help="The .npy file to write: float32 [files, dim].")],
@@ -196,140 +188,15 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Write the embeddings of recordings, in the order given."""
-    matrix, silent = _embed(common.model_path(model), files)
+    path, chosen = common.model_path(model), common.settings()
+    with Embedder(path, chosen.provider, chosen.threads) as embedder, common.stages() as stage:
+        embedded = embed_files(embedder, files, lambda done, total: stage("embedding", done, total))
+    matrix, silent = embedded.vectors, embedded.without_speech
     with out.open("wb") as file:
         np.save(file, matrix)
     facts = {"out": str(out), "files": len(files), "dim": matrix.shape[1], "without_speech": silent}
     note = f" ({silent} hold no detectable speech)" if silent else ""
     common.show(facts, as_json, f"{out}: {matrix.shape[0]} x {matrix.shape[1]}{note}")
-
-
-def evaluate(
-    model: ModelArgument,
-    trials: Trials,
-    root: Root,
-    json_file: JsonFile = None,
-    plots: Plots = None,
-    card: Annotated[bool, typer.Option("--card", help="Write the results into the model's card.")] = False,
-    halves: Annotated[
-        bool, typer.Option("--halves", help="Also set thresholds on half of the speakers, try the others.")
-    ] = False,
-) -> None:
-    """Score a trial list: EER, minDCF and Cllr, with intervals over speakers."""
-    from sayso.evaluate.report import carried_over, evaluate_scores
-
-    path = common.model_path(model)
-    current = read_card(path.read_bytes(), path.name)
-    found, scores, silent = _score(path, trials, root)
-    llr = current.calibration.llr if current.calibration else None
-    result = evaluate_scores(scores, found, llr=(llr.slope, llr.offset) if llr else None)
-    if card:
-        write_card(path, _with_evaluation(current, result))
-    if plots:
-        thresholds = (
-            {name: point.threshold for name, point in current.calibration.operating_points.items()}
-            if current.calibration
-            else {"eer": result.eer_threshold}
-        )
-        _draw(plots, path.stem, scores, found.labels, thresholds)
-    _report(path, result, silent, json_file, carried_over(scores, found) if halves else {})
-
-
-def calibrate(
-    model: ModelArgument,
-    trials: Trials,
-    root: Root,
-    json_file: JsonFile = None,
-    plots: Plots = None,
-) -> None:
-    """Set a model's thresholds and LLR line on a trial list, and write them into its card."""
-    from sayso.evaluate.calibration import fit_calibration
-    from sayso.evaluate.report import evaluate_scores
-
-    path = common.model_path(model)
-    found, scores, silent = _score(path, trials, root)
-    fitted = fit_calibration(scores, found)
-    if fitted.llr.slope <= 0:
-        raise ModelError(f"{path.name} scores these trials no better than chance: not calibrated")
-    result = evaluate_scores(scores, found, llr=(fitted.llr.slope, fitted.llr.offset))
-    current = read_card(path.read_bytes(), path.name)
-    calibrated = replace(current, calibration=calibration_from(fitted.to_dict()))
-    write_card(path, _with_evaluation(calibrated, result))
-    thresholds = {name: point.threshold for name, point in fitted.operating_points.items()}
-    if plots:
-        _draw(plots, path.stem, scores, found.labels, thresholds)
-    _report(path, result, silent, json_file)
-    for name, point in fitted.operating_points.items():
-        typer.echo(
-            f"  {name:<10} threshold {point.threshold:.4f}  FMR {point.fmr:.4f}  FNMR {point.fnmr:.4f}"
-        )
-
-
-def _with_evaluation(card: ModelCard, result: Evaluation) -> ModelCard:
-    return replace(card, evaluation={**card.evaluation, result.trials: result.to_dict()})
-
-
-def _embed(path: Path, files: list[Path]) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
-    chosen = common.settings()
-    with (
-        Embedder(path, chosen.provider, chosen.threads) as embedder,
-        common.progress_bar() as bar,
-    ):
-        task = bar.add_task("embedding", total=len(files))
-        return embed_files(embedder, files, advance=lambda: bar.advance(task))
-
-
-def _score(
-    path: Path, trials: Path, root: Path
-) -> tuple[TrialList, np.ndarray[Any, np.dtype[np.float64]], int]:
-    from sayso.evaluate.trials import read_trials
-
-    found = read_trials(trials)
-    matrix, silent = _embed(path, [root / recording for recording in found.recordings])
-    return found, found.scores(matrix), silent
-
-
-def _draw(folder: Path, stem: str, scores: Any, labels: Any, thresholds: dict[str, float]) -> None:
-    from sayso.evaluate.plots import det_plot, score_plot
-
-    folder.mkdir(parents=True, exist_ok=True)
-    det_plot({stem: (scores, labels)}, folder / f"{stem}-det.png")
-    score_plot(scores, labels, thresholds, folder / f"{stem}-scores.png")
-
-
-def _report(
-    path: Path,
-    result: Evaluation,
-    silent: int,
-    json_file: Path | None,
-    carried: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
-) -> None:
-    facts = {"model": str(path), **result.to_dict(), "recordings_without_speech": silent}
-    if carried:
-        facts["carried_over"] = carried
-    if json_file:
-        json_file.write_text(json.dumps(facts, indent=2) + "\n")
-    low, high = result.eer_interval
-    typer.echo(
-        f"{path.name} on {result.trials}: {result.targets} target, {result.nontargets} non-target trials"
-    )
-    typer.echo(f"  EER {result.eer:.2%} (95 % interval over speakers {low:.2%} to {high:.2%})")
-    typer.echo(f"  minDCF {result.min_dcf:.3f}  Cllr {result.cllr:.3f} ({result.cllr_calibration})")
-    for name, group in result.groups.items():
-        typer.echo(f"  {name:<20} EER {group.eer:.2%}  {group.targets} + {group.nontargets} trials")
-    for name, rates in carried.items():
-        if name == "cllr":
-            typer.echo(
-                f"  set on half of the speakers, tried on the others (20 splits): Cllr "
-                f"{rates['cllr_applied']:.3f}, min {rates['min_cllr_applied']:.3f}"
-            )
-        else:
-            typer.echo(
-                f"  {name:<9} tuned FMR {rates['tuned_fmr']:.4f} FNMR {rates['tuned_fnmr']:.4f}, "
-                f"others FMR {rates['applied_fmr']:.4f} FNMR {rates['applied_fnmr']:.4f}"
-            )
-    if silent:
-        typer.echo(f"  {silent} recordings hold no detectable speech and were embedded whole")
 
 
 def _point(name: str, threshold: float, fmr: float, fnmr: float) -> str:
@@ -365,14 +232,13 @@ def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
         for level in card.levels
     ]
     for name, result in card.evaluation.items():
-        low, high = result["eer_interval"]
-        lines.append(
-            f"  {name:<13} EER {result['eer']:.2%} ({low:.2%} to {high:.2%}), minDCF {result['min_dcf']:.3f}"
-        )
+        interval = result["eer_interval"]
+        shown = f" ({interval[0]:.2%} to {interval[1]:.2%})" if interval else ""
+        lines.append(f"  {name:<13} EER {result['eer']:.2%}{shown}, minDCF {result['min_dcf']:.3f}")
     if card.calibration is None:
         lines.append("  calibration   none: it embeds, but does not decide")
     else:
-        lines.append(f"  calibration   on {card.calibration.trials.name}")
+        lines.append(f"  calibration   on {', '.join(t.name for t in card.calibration.trials)}")
         lines += [
             "  " + _point(name, p.threshold, p.fmr, p.fnmr)
             for name, p in card.calibration.operating_points.items()

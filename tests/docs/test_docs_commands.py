@@ -2,11 +2,14 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from docs_samples import DOCS, PAGES, ROOT, Block, blocks, promised, script
 
 from sayso.cli import app
+from sayso.cli.groups import GROUPS
 from sayso.service.metrics import Metrics
 
 RUN = [page for page in PAGES if any(block.left_out is None for block in blocks(page))]
@@ -62,12 +65,12 @@ def test_commands_are_in_blocks_that_are_found() -> None:
 
 
 def commands() -> list[str]:
-    found = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback is not None]
-    for group in app.registered_groups:
-        assert group.typer_instance is not None
-        of_group = group.typer_instance.registered_commands
-        found += [f"{group.name} {c.name or c.callback.__name__}" for c in of_group if c.callback is not None]
-    return [one.replace("_", "-") for one in found]
+    root: Any = typer.main.get_command(app)
+    names = []
+    for name in root.list_commands(None):
+        command = root.get_command(None, name)
+        names += [f"{name} {sub}" for sub in command.list_commands(None)] if name in GROUPS else [name]
+    return names
 
 
 def test_the_reference_has_every_command_and_no_other() -> None:

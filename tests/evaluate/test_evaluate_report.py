@@ -9,8 +9,8 @@ import pytest
 from sayso.evaluate.bootstrap import speaker_bootstrap
 from sayso.evaluate.calibration import fit_llr_line
 from sayso.evaluate.metrics import cllr, eer, error_rates, min_cllr, min_dcf
-from sayso.evaluate.report import carried_over, evaluate_scores, halves
-from sayso.evaluate.trials import TrialList, read_trials
+from sayso.evaluate.report import carried_over, check_halves, evaluate_scores, halves
+from sayso.evaluate.trials import TrialList, TrialListError, read_trials
 
 Make = Callable[..., tuple[np.ndarray, TrialList]]
 
@@ -23,6 +23,7 @@ def test_an_evaluation_is_its_parts(make_trials: Make) -> None:
     assert evaluation.min_dcf == min_dcf(scores, labels)
     assert evaluation.min_cllr == min_cllr(scores, labels)
     intervals = speaker_bootstrap(scores, trials, 30)
+    assert intervals is not None
     assert (evaluation.eer_interval, evaluation.min_dcf_interval) == (intervals.eer, intervals.min_dcf)
     assert (evaluation.targets, evaluation.nontargets, evaluation.speakers) == (24, 252, 8)
     assert (evaluation.trials, evaluation.trials_sha256) == (trials.name, trials.sha256)
@@ -124,8 +125,39 @@ def test_halves_measure_at_the_tuned_threshold(tmp_path: Path) -> None:
 
 
 def test_too_few_speakers_cannot_be_halved(make_trials: Make) -> None:
-    with pytest.raises(ValueError, match="use a list of more speakers"):
-        halves(*make_trials(speakers=3))
+    for speakers in (2, 3):
+        scores, trials = make_trials(speakers=speakers)
+        for refused in (lambda s, t: halves(s, t), carried_over, lambda s, t: check_halves(t)):
+            with pytest.raises(TrialListError, match="use a list of more speakers, or leave --halves out"):
+                refused(scores, trials)
+    check_halves(make_trials(speakers=8)[1])
+
+
+def test_what_few_speakers_say_is_doubted(make_trials: Make) -> None:
+    few = evaluate_scores(*make_trials(speakers=2), resamples=5)
+    assert (few.eer_interval, few.min_dcf_interval) == (None, None)
+    assert json.loads(json.dumps(few.to_dict()))["eer_interval"] is None
+    (doubt,) = few.doubts()
+    assert "has 2 speakers: error rates and thresholds set on fewer than 20" in doubt
+    assert evaluate_scores(*make_trials(speakers=20), resamples=5).doubts() == []
+
+
+def test_a_model_that_guesses_is_doubted(make_trials: Make) -> None:
+    useless = evaluate_scores(*make_trials(speakers=20, separation=0.02), resamples=5)
+    (doubt,) = useless.doubts()
+    assert "hardly tells these speakers apart" in doubt
+    assert f"an EER of {useless.eer:.0%}" in doubt
+
+
+def test_results_by_speech_in_the_shorter_recording(make_trials: Make) -> None:
+    scores, trials = make_trials()
+    assert evaluate_scores(scores, trials, resamples=1).net_speech == {}
+    seconds = np.array([0.5 if name.endswith("/0.wav") else 5.0 for name in trials.recordings])
+    by_speech = evaluate_scores(scores, trials, resamples=1, net_speech_s=seconds).net_speech
+    assert list(by_speech) == ["under 1 s", "4 to 8 s"]
+    short = np.minimum(seconds[trials.first], seconds[trials.second]) < 1
+    assert by_speech["under 1 s"].eer == eer(scores[short], trials.labels[short]).rate
+    assert by_speech["under 1 s"].targets + by_speech["4 to 8 s"].targets == trials.labels.sum()
 
 
 def test_what_carries_over_is_the_mean_of_halves(make_trials: Make) -> None:

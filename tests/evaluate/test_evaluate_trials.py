@@ -33,6 +33,101 @@ def test_reads_a_list(tmp_path: Path) -> None:
     assert (identity.targets, identity.nontargets, identity.speakers) == (2, 2, 3)
 
 
+PAIRS = [line.split() for line in LIST.splitlines()]
+WORDS = {
+    "1": ("target", "Target", "tgt", "true", "TRUE"),
+    "0": ("nontarget", "Nontarget", "imp", "false", "FALSE"),
+}
+
+
+def lines(order: str, words: int | None = None, separator: str = " ", header: str = "") -> str:
+    """The list with its columns in another order (label, a, b), other labels, another separator."""
+    columns = {"label": 0, "a": 1, "b": 2}
+    rows = [[WORDS[row[0]][words] if words is not None else row[0], *row[1:]] for row in PAIRS]
+    text = [separator.join(row[columns[name]] for name in order.split()) for row in rows]
+    return "\n".join([header, *text] if header else text) + "\n"
+
+
+SPELLINGS = {
+    "Kaldi": lines("a b label", 0),
+    "Kaldi with tabs": lines("a b label", 0, "\t"),
+    "label last": lines("a b label"),
+    "words first": lines("label a b", 0),
+    "capitals": lines("a b label", 1),
+    "target and impostor": lines("label a b", 2),
+    "true and false": lines("a b label", 4),
+    "comments": "# vox1-O\n" + LIST.replace("\n", "\n  # more\n"),
+    "comments at the ends of lines": LIST.replace("\n", " # so\n"),
+    "CSV": lines("label a b", None, ",", "label,enrol,test"),
+    "CSV without a header": lines("a b label", None, ","),
+    "semicolons": lines("a b label", 0, ";", "Enroll_Path;Test_Path;Label"),
+    "pandas": lines("a b label", 4, ",", "file1,file2,is_same"),
+    "unknown names of three columns": lines("a label b", None, ",", "left,label,right"),
+    "spaces behind commas": lines("label a b", None, ", ", "label, path_1, path_2"),
+    "quotes": "\n".join(['"label","enrol","test"', *(f'"{x}","{a}","{b}"' for x, a, b in PAIRS)]),
+    "NIST": "\n".join(
+        ["modelid\tsegmentid\tside\ttargettype", *(f"{a}\t{b}\ta\t{WORDS[x][0]}" for x, a, b in PAIRS)]
+    ),
+    "a header and white space": lines("a b label", 0, " ", "enrol test label"),
+    "a comment above the header": "# made by hand\n" + lines("label a b", None, ",", "label,enrol,test"),
+}
+
+
+@pytest.mark.parametrize("content", SPELLINGS.values(), ids=SPELLINGS)
+def test_every_spelling_is_the_same_list(tmp_path: Path, content: str) -> None:
+    plain, other = read_trials(written(tmp_path, LIST)), read_trials(written(tmp_path, content))
+    assert other.recordings == plain.recordings
+    assert other.labels.tolist() == plain.labels.tolist()
+    assert (other.first.tolist(), other.second.tolist()) == (plain.first.tolist(), plain.second.tolist())
+
+
+def test_a_csv_may_hold_paths_with_spaces_and_commas(tmp_path: Path) -> None:
+    content = 'label,enrol,test\n1,Tom Jones/1.wav,"Tom Jones/2, loud.wav"\n0,Tom Jones/1.wav,b.wav\n'
+    read = read_trials(written(tmp_path, content))
+    assert read.recordings == ("Tom Jones/1.wav", "Tom Jones/2, loud.wav", "b.wav")
+    plain = read_trials(written(tmp_path, "1 a,x.wav b;y,z.wav\n0 a,x.wav c.wav\n"))
+    assert plain.recordings == ("a,x.wav", "b;y,z.wav", "c.wav")
+
+
+def test_recordings_may_be_called_like_labels_and_columns(tmp_path: Path) -> None:
+    """What one line leaves open the others say."""
+    read = read_trials(written(tmp_path, "key 1 1\n0 1 target\ntest a 0\n"))
+    assert read.labels.tolist() == [True, True, False]
+    assert read.recordings == ("key", "1", "0", "test", "a")
+
+
+def test_two_ways_to_read_a_list_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrialListError, match=r"first and the last column both hold labels only.*header line"):
+        read_trials(written(tmp_path, "1 a 0\n0 b 1\n"))
+    told = read_trials(written(tmp_path, "enrol test label\n1 a 0\n0 b 1\n"))
+    assert told.recordings == ("1", "a", "0", "b")
+    assert told.labels.tolist() == [False, True]
+    # Both ways give the same trials.
+    assert read_trials(written(tmp_path, "1\ta\tb\n0\ta\tc\n")).labels.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "advice"),
+    [
+        ("1 a b\n0 a c\nb c 1\n", ":3:", "label 'b'; it must be 1 or target"),
+        ("a b target\na c nontraget\n", ":2:", "label 'nontraget'"),
+        ("label,enrol,test\n1,a,b\n0,a\n", ":3:", "2 fields, not 3 as in the header"),
+        ("label,enrol,test\n1,a,b\n2,a,c\n", ":3:", "label '2'"),
+        ("label,enrol,test\n1,a,\n0,a,b\n", ":2:", "a path is empty"),
+        ("label,speaker,age,sex\n1,a,b,c\n", ":1:", "name them label, enrol and test"),
+        ("label,enrol,test\n", "list.trials", "a header and no trials"),
+        ("# nothing\n", "list.trials", "no trials"),
+        ("a.wav b.wav\nc.wav d.wav\n", ":1:", "2 fields"),
+        ("a.wav b.wav 0.73\nc.wav d.wav 0.11\n", ":1:", "label"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, content: str, place: str, advice: str) -> None:
+    with pytest.raises(TrialListError) as caught:
+        read_trials(written(tmp_path, content))
+    assert place in str(caught.value)
+    assert advice in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "content",
     [LIST.replace("\n", "\r\n"), LIST.replace(" ", "\t"), "\ufeff" + LIST, LIST.replace("\n", "\n\n")],
@@ -48,7 +143,6 @@ def test_other_editors_lists_read_the_same(tmp_path: Path, content: str) -> None
     ("content", "place", "advice"),
     [
         ("1 a b\n2 a c\n", ":2:", "label '2'"),
-        ("1 a b\ntarget a c\n", ":2:", "start the line with 1"),
         ("1 a b\n\n0 a\n", ":3:", "2 fields"),
         ("0 a b c\n", ":1:", "without spaces"),
         ("", "list.trials", "no trials"),

@@ -31,12 +31,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def features(corpus: Corpus, cache: Path) -> FeatureStore:
     made = recipe()
     return cache_features(
-        Manifest.read(corpus.manifest), made.network().front_end, cache, made.copies, workers=1
+        Manifest.read([corpus.manifest]), made.network().front_end, cache, made.copies, workers=1
     )
 
 
 @pytest.fixture(scope="session")
 def data(corpus: Corpus, features: FeatureStore) -> TrainingData:
-    listed = Manifest.read(corpus.manifest)
-    teacher = Teacher.load(corpus.teacher, len(listed.paths))
+    listed = Manifest.read([corpus.manifest])
+    teacher = Teacher.load([corpus.teacher], len(listed.paths))
     return TrainingData(listed, features, read_trials(corpus.trials), (teacher,))

@@ -46,12 +46,12 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def manifest(folder: Path, text: str | bytes) -> Manifest:
     path = folder / "manifest.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return Manifest.read(path)
+    return Manifest.read([path])
 
 
 def test_cached_features_are_the_front_ends(corpus: Corpus, features: FeatureStore) -> None:
     front_end = LogMel(FrontEndOptions(n_mels=24))
-    listed = Manifest.read(corpus.manifest)
+    listed = Manifest.read([corpus.manifest])
     plain = features.plain
     assert len(plain.start) == len(listed.paths) + 1
     for i, name in enumerate(listed.paths):
@@ -71,7 +71,7 @@ def test_features_are_computed_once(
         raise AssertionError("computed again")
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", unexpected)
-    listed = Manifest.read(corpus.manifest)
+    listed = Manifest.read([corpus.manifest])
     again = cache_features(listed, FrontEndOptions(n_mels=24), cache)
     np.testing.assert_array_equal(again.plain.frames, features.plain.frames)
     np.testing.assert_array_equal(again.plain.start, features.plain.start)
@@ -81,7 +81,7 @@ def test_features_are_computed_once(
 
 @pytest.mark.usefixtures("at_once")
 def test_progress_is_told_and_a_torn_cache_is_made_anew(corpus: Corpus, tmp_path: Path) -> None:
-    listed, options = Manifest.read(corpus.manifest), FrontEndOptions(n_mels=8)
+    listed, options = Manifest.read([corpus.manifest]), FrontEndOptions(n_mels=8)
     told: list[tuple[int, int]] = []
     whole = cache_features(listed, options, tmp_path, progress=lambda *done: told.append(done))
     assert told == [(len(listed.paths), len(listed.paths))]
@@ -150,7 +150,7 @@ def test_seconds_are_frames_of_the_front_end(seconds: float, frames: int) -> Non
 
 @pytest.mark.usefixtures("at_once")
 def test_copies_are_made_of_the_training_recordings_alone(corpus: Corpus, tmp_path: Path) -> None:
-    listed, options = Manifest.read(corpus.manifest), FrontEndOptions(n_mels=8)
+    listed, options = Manifest.read([corpus.manifest]), FrontEndOptions(n_mels=8)
     copies = (Copy(), Copy(0.8), Copy(1.0, augmentation=1), Copy(1.0, augmentation=2))
     store = cache_features(listed, options, tmp_path, copies)
     plain, slow, first, second = store.copies

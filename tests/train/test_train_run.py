@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from train_samples import RECIPE, Corpus
+from train_samples import RECIPE, Corpus, make_corpus
 
 from sayso.evaluate.trials import TrialListError
 from sayso.models.checkpoint import load_checkpoint
@@ -30,9 +30,9 @@ def work(cache: Path, features: FeatureStore, tmp_path: Path) -> Path:
 
 def prepared(corpus: Corpus, work: Path, teacher: Path | None = None, **changes: Any) -> Prepared:
     recipe = corpus.recipe(work, **changes)
-    teachers = [teacher] if teacher else []
+    teachers = [[teacher]] if teacher else []
     return run.prepare(
-        recipe, corpus.manifest, corpus.trials, teachers, work / "features", 1, lambda done, total: None
+        recipe, [corpus.manifest], corpus.trials, teachers, work / "features", 1, lambda done, total: None
     )
 
 
@@ -80,7 +80,7 @@ def test_what_is_missing_is_refused(corpus: Corpus, work: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("vectors", "told"),
     [
-        (np.ones((17, 12)), r"shape \(1, 17, 12\).*18 rows"),
+        (np.ones((17, 12)), r"teacher\.npy: 17 rows; the manifest has 18 rows"),
         (np.ones(18), r"shape \(1, 18\)"),
         (np.full((18, 12), np.nan), "not finite"),
         (np.array([object()]), "cannot read the teacher's embeddings"),
@@ -99,12 +99,12 @@ def test_trials_must_be_of_listed_recordings(corpus: Corpus, work: Path, tmp_pat
     other.write_text("1 dev/eve/0.wav dev/eve/9.wav\n0 dev/eve/0.wav elsewhere.wav\n")
     recipe = corpus.recipe(tmp_path)
     with pytest.raises(
-        DataError, match=r"other\.trials names 2 recordings that .*manifest\.csv does not list"
+        DataError, match=r"the trials name 2 recordings that no manifest lists, such as dev/eve/9\.wav"
     ):
-        run.prepare(recipe, corpus.manifest, other, [], work / "features", 1, lambda done, total: None)
+        run.prepare(recipe, [corpus.manifest], other, [], work / "features", 1, lambda done, total: None)
     other.write_text("no trials\n")
     with pytest.raises(TrialListError):
-        run.prepare(recipe, corpus.manifest, other, [], work / "features", 1, lambda done, total: None)
+        run.prepare(recipe, [corpus.manifest], other, [], work / "features", 1, lambda done, total: None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works on this machine")
@@ -122,7 +122,7 @@ def test_a_folder_of_speakers_trains_like_a_manifest(corpus: Corpus, work: Path,
         target.symlink_to(source)
     trials.write_text("1 eve/video/0.wav eve/video/1.wav\n0 eve/video/0.wav fay/video/1.wav\n")
     recipe = corpus.recipe(tmp_path, crops=3 * 16, averaging=0.5)
-    made = run.prepare(recipe, wav, trials, [], tmp_path / "features", 1, lambda done, total: None)
+    made = run.prepare(recipe, [wav], trials, [], tmp_path / "features", 1, lambda done, total: None)
     assert set(np.array(made.data.manifest.speakers)[made.data.manifest.train]) == {
         "ann",
         "bob",
@@ -176,3 +176,33 @@ def test_norms_of_training_are_folded_away_and_begin_anew(corpus: Corpus, work: 
     again = run.trainer(second, work / "second", "cpu", False, kept).network.trunk
     assert torch.equal(again.fc.weight, loaded.trunk.fc.weight)
     assert torch.equal(again.fc_norm.weight, torch.ones(RECIPE["options"]["embedding_dim"]))
+
+
+def test_several_manifests_train_together(corpus: Corpus, tmp_path: Path) -> None:
+    """Each with its own file of the teacher; the corpora of `leave_out` stay unheard."""
+    second = make_corpus(tmp_path / "second", "letters", {"gus": (150, 1.0), "ida": (215, 1.1)}, {})
+    first = tmp_path / "first"
+    first.symlink_to(corpus.root, target_is_directory=True)
+    manifests = [first / "manifest.csv", second.manifest]
+    teachers = [[corpus.teacher, second.teacher]]
+
+    def prepare(**changes: Any) -> Prepared:
+        recipe = corpus.recipe(tmp_path, crops=2 * 16, teacher_weight=2.0, **changes)
+        return run.prepare(
+            recipe, manifests, corpus.trials, teachers, tmp_path / "features", 1, lambda done, total: None
+        )
+
+    both = prepare()
+    trainer = run.trainer(both, tmp_path / "both", "cpu", compile_trunk=False)
+    assert trainer.speakers == 6
+    listed = [both.data.manifest.paths[i] for i in both.data.validation_rows()]
+    assert listed == [f"first/{recording}" for recording in both.data.trials.recordings]
+    out = tmp_path / "both.safetensors"
+    run.finish(trainer, both, trainer.run(lambda step, facts: None), out)
+    assert load_checkpoint(out).training["corpora"] == ["letters", "synthetic"]
+
+    one = prepare(leave_out=["letters"])
+    assert run.trainer(one, tmp_path / "one", "cpu", compile_trunk=False).speakers == 4
+    assert one.data.manifest.paths == both.data.manifest.paths
+    with pytest.raises(DataError, match="no manifest trains on: digits"):
+        prepare(leave_out=["digits"])

@@ -7,8 +7,10 @@ import pytest
 import soundfile as sf
 
 from sayso.runtime.synthesis import synthetic_voice
+from sayso.train import waveform as module
 from sayso.train.manifest import DataError
 from sayso.train.waveform import (
+    TELEPHONE_CODECS,
     augment,
     babble,
     change_level,
@@ -81,15 +83,15 @@ def test_babble_is_everybody_at_one_level() -> None:
     assert not babble([], 10).any()
 
 
-@pytest.mark.parametrize("gsm", [False, True])
-def test_a_telephone_passes_its_band_alone(gsm: bool) -> None:
+@pytest.mark.parametrize("codec", TELEPHONE_CODECS)
+def test_a_telephone_passes_its_band_alone(codec: str) -> None:
     voice = coloured_noise(RATE, 0.0, np.random.default_rng(0)) * np.float32(0.1)
-    heard = telephone(voice, gsm)
-    assert heard.shape == voice.shape
-    assert heard.dtype == np.float32
-    inside = power(heard, 500, 3_000) / power(voice, 500, 3_000)
+    received = telephone(voice, codec)
+    assert received.shape == voice.shape
+    assert received.dtype == np.float32
+    inside = power(received, 500, 3_000) / power(voice, 500, 3_000)
     assert 0.2 < inside < 2.0
-    assert power(heard, 4_200, 8_000) < 0.01 * power(voice, 4_200, 8_000)
+    assert power(received, 4_200, 8_000) < 0.01 * power(voice, 4_200, 8_000)
 
 
 @pytest.mark.parametrize("container", [("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")])
@@ -110,6 +112,30 @@ def test_a_level_is_reached_or_clipped() -> None:
     assert np.abs(clipped).max() == 1.0
     assert (np.abs(clipped) == 1.0).mean() > 0.3
     assert not change_level(np.zeros(5, np.float32), 0.0).any()
+
+
+def test_every_codec_of_a_telephone_sounds_different() -> None:
+    voice = synthetic_voice(1.0)
+    received = [telephone(voice, codec) for codec in TELEPHONE_CODECS]
+    assert len({x.tobytes() for x in received}) == len(TELEPHONE_CODECS)
+    by_name = dict(zip(TELEPHONE_CODECS, received, strict=True))
+    assert set(by_name) == {"ULAW", "ALAW", "PCM_16", "GSM610", "MS_ADPCM"}
+    for codec in ("ULAW", "ALAW"):  # G.711 adds little
+        assert np.std(by_name[codec] - by_name["PCM_16"]) < 0.1 * np.std(by_name["PCM_16"])
+
+
+def test_augmentation_draws_every_telephone_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def note(x: np.ndarray, codec: str) -> np.ndarray:
+        drawn.append(codec)
+        return x
+
+    monkeypatch.setattr(module, "telephone", note)
+    voice = synthetic_voice(0.2)
+    for seed in range(100):
+        augment(voice, np.random.default_rng(seed), [voice])
+    assert set(drawn) == set(TELEPHONE_CODECS)
 
 
 def test_scenes_are_drawn_by_their_generator() -> None:

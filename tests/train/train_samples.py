@@ -66,11 +66,19 @@ class Corpus:
         return path
 
 
-def make_corpus(root: Path) -> Corpus:
-    """Three recordings of each speaker; the first one's are stereo at 44.1 kHz, very short, and FLAC."""
+def make_corpus(
+    root: Path,
+    corpus: str = "synthetic",
+    train: dict[str, tuple[int, float]] = TRAIN,
+    dev: dict[str, tuple[int, float]] = DEV,
+) -> Corpus:
+    """Three recordings of each speaker; the first one's are stereo at 44.1 kHz, very short, and FLAC.
+
+    Speakers are given by pitch (Hz) and length of the vocal tract.
+    """
     rows, teacher = [], []
-    for number, (name, (pitch, tract)) in enumerate((TRAIN | DEV).items()):
-        split = "train" if name in TRAIN else "dev"
+    for number, (name, (pitch, tract)) in enumerate((train | dev).items()):
+        split = "train" if name in train else "dev"
         for take in range(3):
             voice = synthetic_voice(1.2 + 0.4 * take, pitch, tract, seed=take)
             path, rate = root / split / name / f"{take}.wav", 16_000
@@ -83,15 +91,15 @@ def make_corpus(root: Path) -> Corpus:
                 path = path.with_suffix(".flac")
             path.parent.mkdir(parents=True, exist_ok=True)
             sf.write(path, voice, rate)
-            rows.append((path.relative_to(root), split, "synthetic", name, len(voice) / rate))
+            rows.append((path.relative_to(root), split, corpus, name, len(voice) / rate))
             own = np.random.default_rng(number).standard_normal(12)
             teacher.append(own + 0.1 * np.random.default_rng(len(rows)).standard_normal(12) + 5.0)
     with (root / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "split", "corpus", "speaker", "seconds"), *rows])
     unit = np.stack(teacher) / np.linalg.norm(teacher, axis=1, keepdims=True)
     np.save(root / "teacher.npy", unit.astype(np.float16))
-    dev = [(str(path), name) for path, split, _, name, _ in rows if split == "dev"]
-    pairs = [(a, b) for i, a in enumerate(dev) for b in dev[:i]]
+    held_out = [(str(path), name) for path, split, _, name, _ in rows if split == "dev"]
+    pairs = [(a, b) for i, a in enumerate(held_out) for b in held_out[:i]]
     lines = [f"{int(a[1] == b[1])} {a[0]} {b[0]}" for a, b in pairs]
     (root / "dev.trials").write_text("\n".join(lines) + "\n")
     return Corpus(root)

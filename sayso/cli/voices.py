@@ -14,18 +14,15 @@ from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName, Tenant
 from sayso.enroll.errors import SpeakerNotFound
 from sayso.service.idempotency import id_from
-from sayso.service.schemas import Identification, Verification
+from sayso.service.schemas import Identification, IdentifyThreshold, ThresholdOut, Verification
+
+app = typer.Typer()
 
 SpeakerId = Annotated[str, typer.Argument(metavar="ID", help="The speaker's id.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(enroll)
-    app.command()(verify)
-    app.command()(identify)
-
-
+@app.command()
 def enroll(
     speaker_id: Annotated[str | None, typer.Argument(metavar="ID", help="The speaker's id.")] = None,
     files: Annotated[
@@ -92,6 +89,7 @@ def _enroll_many(source: Path, report: Path | None, tenant: str, as_json: bool) 
         raise typer.Exit(1)
 
 
+@app.command()
 def verify(
     speaker_id: SpeakerId,
     file: File,
@@ -105,6 +103,7 @@ def verify(
     common.show(answer, as_json, _verification(answer))
 
 
+@app.command()
 def identify(
     file: File,
     model: ModelName = None,
@@ -122,8 +121,8 @@ def identify(
 def _verification(answer: Verification) -> str:
     reason = f" ({answer.reason})" if answer.reason else ""
     return (
-        f"{answer.decision}{reason}: score {_score(answer.score)}, threshold {answer.threshold.value:.3f} "
-        f"at {answer.threshold.operating_point}{_llr(answer.llr)}"
+        f"{answer.decision}{reason}: score {_score(answer.score)}{_llr(answer.llr)}, threshold "
+        f"{_threshold(answer.threshold)}"
     )
 
 
@@ -131,11 +130,16 @@ def _identification(answer: Identification) -> str:
     reason = f" ({answer.reason})" if answer.reason else ""
     found = f" {answer.speaker_id}" if answer.speaker_id else ""
     lines = [
-        f"{answer.decision}{found}{reason}: threshold {answer.threshold.value:.3f} at "
-        f"{answer.threshold.operating_point} among {answer.searched}"
+        f"{answer.decision}{found}{reason}: threshold {_threshold(answer.threshold)} among {answer.searched}"
     ]
     lines += [f"  {c.rank}. {c.speaker_id}  score {_score(c.score)}{_llr(c.llr)}" for c in answer.candidates]
     return "\n".join(lines)
+
+
+def _threshold(threshold: ThresholdOut | IdentifyThreshold) -> str:
+    value = f"{threshold.score:.3f}" if threshold.llr is None else f"LLR {threshold.llr:+.1f}"
+    outside = f", outside the calibration: {', '.join(threshold.outside)}" if threshold.outside else ""
+    return f"{value} at {threshold.operating_point}{outside}"
 
 
 def _llr(value: float | None) -> str:

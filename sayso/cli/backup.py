@@ -1,0 +1,81 @@
+"""`sayso backup`, `restore` and `check`: the store as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sayso.cli import common
+from sayso.cli.common import AsJson
+from sayso.enroll.errors import BackupRefused
+from sayso.enroll.index import index_of
+from sayso.enroll.restore import restore_backup
+
+app = typer.Typer()
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that does not exist yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy the store to a file, also while the service runs. The master key is not in it."""
+    with common.store() as store, common.stages() as stage:
+        made = store.backup(file, lambda done, total: stage("pages", done, total))
+    text = (
+        f"{made.path}: complete and checked. It opens with master key {made.master_key}, which is not in it."
+    )
+    common.show(asdict(made), as_json, text)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `sayso backup` made.")],
+    as_json: AsJson = False,
+) -> None:
+    """Go back to a backup, also while the service runs. What was erased since stays erased."""
+    chosen = common.settings()
+    if chosen.store is not None:
+        raise BackupRefused(
+            "A store on PostgreSQL is restored with PostgreSQL's own tools: use pg_restore, or recovery to a "
+            "point in time (docs/how-to/postgresql.md)."
+        )
+    with common.stages() as stage:
+        restored = restore_backup(
+            chosen.store_path, file, chosen.key_source, lambda done, total: stage("pages", done, total)
+        )
+    text = f"restored {restored.speakers} speakers"
+    if restored.erased_since:
+        text += f"; {restored.erased_since} of the backup's were erased since and stay so"
+    common.show(asdict(restored), as_json, text)
+
+
+@app.command()
+def check(
+    repair: Annotated[bool, typer.Option("--repair", help="Make every template again first.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the file, every sealed value, the templates, the index and the audit log; 1 if one is wrong."""
+    with common.settings().open_store(patient=True) as store, common.stages() as stage:
+        if repair:
+            stage("making templates")
+            store.rebuild_templates()
+        stage("file")
+        problems = store.check()
+        stage("templates")
+        problems += store.check_templates()
+        if not problems:  # an index can only be built from a sound store
+            stage("index")
+            index = index_of(store)
+            index.warm()
+            problems = index.check()
+        stage("audit log")
+        audit = store.audit.verify()
+    if audit.broken is not None:
+        problems.append(f"audit log: broken at entry {audit.broken}")
+    common.show({"problems": problems, "audit": asdict(audit)}, as_json, "\n".join(problems) or "sound")
+    if problems:
+        raise typer.Exit(1)

@@ -1,0 +1,219 @@
+"""The recordings of a list as a calibration needs them: whole, cut short, and through a telephone line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sayso.domain.evidence import Band, Side, Sides
+from sayso.evaluate.tenants import Comparisons, Voices
+from sayso.evaluate.trials import TemplateTrials, TrialList, corpora
+from sayso.listen import LONGEST_S, EmbeddedFiles, FileError, require_files
+from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, decode
+from sayso.runtime.band import narrowed
+from sayso.runtime.embedder import Embedder
+from sayso.runtime.errors import InputError
+from sayso.runtime.session import available_cores
+from sayso.runtime.speech import SpeechDetector
+from sayso.train.waveform import telephone
+
+SHORT_S = 2.0  # of speech, with its pauses
+LEAST_SPEECH_S = 0.5  # of a probe: less is compared by nobody
+_LINES = ("ULAW", "ALAW", "GSM610")
+_WIDE, _NARROW = ("wide", "wide, short"), ("line", "line, short")
+PROBES = (*_WIDE, *_NARROW)
+TEMPLATES = ("wide", "narrowed")
+Heard = dict[str, tuple[NDArray[np.float32], Side]]  # by form: unit vector `[dim]`, and what is known of it
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One list for a calibration: which recordings make each template, and the trials `[trials]`."""
+
+    templates: tuple[tuple[int, ...], ...]
+    labels: NDArray[np.bool_]
+    template: NDArray[np.int64]
+    probe: NDArray[np.int64]
+    recordings: tuple[str, ...]
+    groups: tuple[str, ...]  # of each recording
+
+    @classmethod
+    def of(cls, trials: TrialList | TemplateTrials) -> Trial:
+        """Of a list of pairs every first recording is a template."""
+        groups = tuple(corpora(trials.recordings).tolist())
+        if len(set(groups)) > len(set(trials.recordings)) / 4:  # folders of speakers, not of corpora
+            groups = ("",) * len(groups)
+        if isinstance(trials, TemplateTrials):
+            made = tuple(t.recordings for t in trials.templates)
+            return cls(made, trials.labels, trials.template, trials.probe, trials.recordings, groups)
+        first, template = np.unique(trials.first, return_inverse=True)
+        made = tuple((int(recording),) for recording in first)
+        return cls(made, trials.labels, template, trials.second, trials.recordings, groups)
+
+
+def compare_all(
+    embedder: Embedder,
+    lists: Sequence[tuple[TrialList | TemplateTrials, Path]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Comparisons]:
+    """The trials of all lists, each with the folder of its recordings, under every condition.
+
+    Templates are of all their recordings and of the first alone; probes are whole and short, on a wide band
+    and through a telephone line. Raises `FileError` naming recordings that cannot be used.
+    """
+    listed = [Trial.of(trials) for trials, _ in lists]
+    files = [
+        [root / name for name in trial.recordings] for trial, (_, root) in zip(listed, lists, strict=True)
+    ]
+    require_files([file for part in files for file in part])
+    total, done = sum(map(len, files)), 0
+    heard: list[list[Heard]] = []
+    for trial, part in zip(listed, files, strict=True):
+        forms = _forms(trial)
+        with ThreadPoolExecutor(available_cores()) as pool:
+            detector = SpeechDetector()
+            jobs = [pool.submit(_hear, embedder, detector, f, forms[i], i) for i, f in enumerate(part)]
+            results = []
+            for job in jobs:
+                results.append(job.result())
+                done += 1
+                progress(done, total)
+        heard.append(results)
+    names = sorted({f"{number} {group}" for number, trial in enumerate(listed) for group in trial.groups})
+    parts = [
+        _conditions(trial, results, [names.index(f"{number} {group}") for group in trial.groups])
+        for number, (trial, results) in enumerate(zip(listed, heard, strict=True))
+    ]
+    return [_joined([part[i] for part in parts]) for i in range(len(parts[0]))]
+
+
+def as_listed(trials: TrialList | TemplateTrials, embedded: EmbeddedFiles) -> Comparisons:
+    """The trials of a list as they are, whatever the band of each recording."""
+    trial = Trial.of(trials)
+    heard: list[Heard] = [
+        {"wide": (vector, Side(report.net_speech_s, 1, report.band))}
+        for vector, report in zip(embedded.vectors, embedded.reports, strict=True)
+    ]
+    names = sorted(set(trial.groups))
+    return Comparisons(
+        _templates(trial, heard, "wide", False),
+        _voices([h["wide"] for h in heard]),
+        trial.labels,
+        trial.template.astype(np.int64),
+        trial.probe.astype(np.int64),
+        np.array([names.index(trial.groups[made_of[0]]) for made_of in trial.templates], np.int64),
+        "as listed",
+    )
+
+
+def _forms(trial: Trial) -> list[set[str]]:
+    """In which forms each recording is needed."""
+    forms: list[set[str]] = [set() for _ in trial.recordings]
+    for recording in {r for recordings in trial.templates for r in recordings}:
+        forms[recording] |= set(TEMPLATES)
+    for recording in set(trial.probe.tolist()):
+        forms[recording] |= set(PROBES)
+    return forms
+
+
+def _hear(embedder: Embedder, detector: SpeechDetector, file: Path, forms: set[str], number: int) -> Heard:
+    """A recording's vectors in the forms asked for; codecs and cuts by its number, so that a run repeats."""
+    try:
+        recording = decode(file.read_bytes(), LONGEST_S)
+    except (OSError, InputError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"{file}: {reason}") from error
+    heard: Heard = {}
+    rng = np.random.default_rng(number)
+
+    def take(form: str, samples: Samples, seconds: float, band: Band) -> None:
+        heard[form] = embedder.embed(samples).vector, Side(seconds, 1, band)
+
+    def whole_and_short(names: tuple[str, str], heard_as: Recording, band: Band | None) -> None:
+        report, speech = detector.detect(heard_as)
+        speech = speech if len(speech) else heard_as.samples
+        measured = band or report.band
+        take(names[0], speech, report.net_speech_s, measured)
+        if "narrowed" in forms and names == _WIDE:
+            take("narrowed", narrowed(speech), report.net_speech_s, "narrow")
+        if names[1] in forms:
+            length = round(SHORT_S * SAMPLE_RATE)
+            if len(speech) <= length:
+                heard[names[1]] = heard[names[0]]
+                return
+            start = int(rng.integers(len(speech) - length))
+            cut = speech[start : start + length]
+            again, _ = detector.detect(Recording(cut, SAMPLE_RATE, 0.0, ()))
+            take(names[1], cut, again.net_speech_s, measured)
+
+    whole_and_short(_WIDE, recording, None)
+    if "line" in forms:
+        line = np.clip(telephone(recording.samples, _LINES[number % len(_LINES)]), -1.0, 1.0)
+        whole_and_short(_NARROW, Recording(line.astype(np.float32), SAMPLE_RATE, 0.0, ()), "narrow")
+    return heard
+
+
+def _conditions(trial: Trial, heard: list[Heard], groups: list[int]) -> list[Comparisons]:
+    recordings = sorted(set(trial.probe.tolist()))
+    rows = {recording: row for row, recording in enumerate(recordings)}
+    made = []
+    for form, first_alone in (("wide", False), ("narrowed", False), ("wide", True), ("narrowed", True)):
+        templates = _templates(trial, heard, form, first_alone)
+        for probe_form in PROBES:
+            band: Band = "narrow" if probe_form in _NARROW else "wide"
+            template_band: Band = "narrow" if form == "narrowed" else "wide"
+            if template_band == "narrow" and band == "wide":
+                continue  # such a probe is narrowed too
+            if first_alone and template_band != band:
+                continue
+            probes = _voices([heard[recording][probe_form] for recording in recordings])
+            kept = probes.sides.net_speech_s[[rows[r] for r in trial.probe.tolist()]] >= LEAST_SPEECH_S
+            made.append(
+                Comparisons(
+                    templates,
+                    probes,
+                    trial.labels[kept],
+                    trial.template[kept].astype(np.int64),
+                    np.array([rows[r] for r in trial.probe[kept].tolist()], np.int64),
+                    np.array([groups[made_of[0]] for made_of in trial.templates], np.int64),
+                    f"{template_band}/{band}",
+                )
+            )
+    return made
+
+
+def _templates(trial: Trial, heard: list[Heard], form: str, first_alone: bool) -> Voices:
+    made = []
+    for recordings in trial.templates:
+        own = [heard[r][form] for r in (recordings[:1] if first_alone else recordings)]
+        mean = np.mean([vector for vector, _ in own], axis=0, dtype=np.float64)
+        seconds = sum(side.net_speech_s for _, side in own)
+        narrow = sum(side.net_speech_s for _, side in own if side.band == "narrow")
+        band: Band = "narrow" if narrow > seconds / 2 else "wide"
+        vector: NDArray[np.float32] = (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)
+        made.append((vector, Side(seconds, len(own), band)))
+    return _voices(made)
+
+
+def _voices(heard: Sequence[tuple[NDArray[np.float32], Side]]) -> Voices:
+    return Voices(np.stack([vector for vector, _ in heard]), Sides.of([side for _, side in heard]))
+
+
+def _joined(parts: Sequence[Comparisons]) -> Comparisons:
+    """The same condition of several lists as one."""
+    templates = np.cumsum([0, *(len(p.templates.sides) for p in parts)])
+    probes = np.cumsum([0, *(len(p.probes.sides) for p in parts)])
+    return Comparisons(
+        Voices.joined([p.templates for p in parts]),
+        Voices.joined([p.probes for p in parts]),
+        np.concatenate([p.labels for p in parts]),
+        np.concatenate([p.template + templates[i] for i, p in enumerate(parts)]),
+        np.concatenate([p.probe + probes[i] for i, p in enumerate(parts)]),
+        np.concatenate([p.groups for p in parts]),
+        parts[0].condition,
+    )
