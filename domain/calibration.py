@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -26,12 +27,28 @@ class TrialIdentity:
 
 
 @dataclass(frozen=True)
+class ErrorRates:
+    """The shares of the non-targets that were accepted and of the targets that were rejected."""
+
+    fmr: float
+    fnmr: float
+
+
+@dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold (accept when LLR >= threshold) and the error rates measured at it, as fractions."""
+    """A threshold (accept when LLR >= threshold) and the error rates measured at it, as fractions.
+
+    `by_bands` has them for each pair of bands, of template and probe, such as `wide/narrow`.
+    """
 
     threshold: float
     fmr: float
     fnmr: float
+    by_bands: Mapping[str, ErrorRates] = field(default_factory=dict)
+
+    def rates(self, template_band: str, probe_band: str) -> ErrorRates:
+        """Those of a comparison of these bands; of all comparisons where they were not measured apart."""
+        return self.by_bands.get(f"{template_band}/{probe_band}", ErrorRates(self.fmr, self.fnmr))
 
 
 @dataclass(frozen=True)
@@ -136,7 +153,10 @@ class Calibration:
             model,
             {
                 str(name): OperatingPoint(
-                    slope * float(p["threshold"]) + offset, float(p["fmr"]), float(p["fnmr"])
+                    slope * float(p["threshold"]) + offset,
+                    float(p["fmr"]),
+                    float(p["fnmr"]),
+                    {str(b): ErrorRates(**rates) for b, rates in p.get("by_bands", {}).items()},
                 )
                 for name, p in points.items()
             },

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sayso.domain.evidence import LlrModel, Side
+from sayso.domain.calibration import ErrorRates, OperatingPoint
+from sayso.domain.evidence import Band, LlrModel, Side
 from sayso.enroll.cohort import Cohort
 from sayso.enroll.types import Template, Vector
 from sayso.enroll.vectors import score
@@ -31,6 +32,7 @@ class Evidence:
     llr: float | None
     cohort: int = 0
     outside: tuple[str, ...] = ()
+    bands: tuple[Band, Band] = ("wide", "wide")  # of template and probe
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.score) or not math.isfinite(self.llr or 0.0):
@@ -39,16 +41,22 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where to decide: on the LLR, or on the score where `on_score`. The error rates are those it had where
-    it was set, None where nobody measured them.
+    """Where to decide: on the LLR, or on the score where `on_score`.
+
+    `point` is the calibration's, with its error rates; None for a threshold that somebody set.
     """
 
     name: str
     value: float
-    fmr: float | None
-    fnmr: float | None
     source: str
+    point: OperatingPoint | None = None
     on_score: bool = False
+
+    def rates(self, evidence: Evidence) -> ErrorRates | None:
+        """The error rates measured at this threshold on such evidence; None where nobody measured."""
+        if self.point is None or evidence.outside:
+            return None
+        return self.point.rates(*evidence.bands)
 
 
 @dataclass(frozen=True)
@@ -127,14 +135,17 @@ def weigh(
     enrolled. Raises InvalidEmbedding when the shapes differ.
     """
     plain = score(template.vector, probe)
+    bands = (template.side.band, probe_side.band)
     if model is None:
-        return Evidence(plain, None)
+        return Evidence(plain, None, bands=bands)
     outside = model.conditions.outside(template.side, probe_side) if model.conditions else ()
     if not model.centres:
-        return Evidence(plain, model.llr(template.vector, probe, template.side, probe_side), outside=outside)
+        return Evidence(
+            plain, model.llr(template.vector, probe, template.side, probe_side), 0, outside, bands
+        )
     difference, count = cohort.without(speaker_id, template, model)
     llr = model.llr(template.vector, probe, template.side, probe_side, difference, count)
-    return Evidence(plain, llr, count, outside)
+    return Evidence(plain, llr, count, outside, bands)
 
 
 def decide_verify(evidence: Evidence, policy: Policy, doubtful: Sequence[str]) -> Decision:

@@ -17,6 +17,10 @@ from sayso.enroll.vault import Vault
 _AT_ONCE = 1024  # vectors that are joined before they are copied into place
 _IDS_AT_ONCE = 500  # a statement takes so many values and more on either database
 
+_COMPARABLE = f"""
+    FROM speakers JOIN templates ON speaker = number AND model_sha256 = ?
+    WHERE tenant = ? AND templates.net_speech_s >= ? AND NOT opted_out AND {LIVING}"""
+
 
 @dataclass(frozen=True, eq=False)
 class Changes:
@@ -100,16 +104,14 @@ class TemplateFeed:
             if (
                 0 <= revision < current
                 and last >= 0
-                and not self._reached(connection, tenant, revision, last)
+                and not self._reached(connection, tenant, model_sha256, revision, last, most)
             ):
                 return Oldest(current, None)
             keychain = self._vault.keychain(connection)
             stored = connection.execute(
                 f"SELECT number, id, expires_at, {column(connection)} AS vector, {NARROW} AS narrow"
-                " FROM speakers JOIN templates ON speaker = number AND model_sha256 = ?"
-                f" WHERE tenant = ? AND templates.net_speech_s >= ? AND NOT opted_out AND {LIVING}"
-                " ORDER BY number LIMIT ?",
-                (model_sha256, tenant, self._required_speech_s, clock.stamp(clock.now()), most),
+                f" {_COMPARABLE} ORDER BY number LIMIT ?",
+                (*self._comparable(tenant, model_sha256), most),
             ).fetchall()
             oldest = [
                 OldRow(
@@ -123,20 +125,23 @@ class TemplateFeed:
             ]
         return Oldest(current, oldest)
 
-    def _reached(self, connection: Connection, tenant: str, revision: int, last: int) -> bool:
-        """Tell whether a speaker up to number `last` was changed or deleted after a revision."""
-        known = connection.execute(
-            "SELECT departures_from FROM tenants WHERE tenant = ?", (tenant,)
-        ).fetchone()["departures_from"]
-        if revision < known:
+    def _reached(
+        self, connection: Connection, tenant: str, model_sha256: str, revision: int, last: int, most: int
+    ) -> bool:
+        """Tell whether the `most` oldest templates, up to speaker `last`, changed after a revision."""
+        if connection.execute(
+            "SELECT 1 FROM speakers WHERE tenant = ? AND revision > ? AND number <= ? LIMIT 1",
+            (tenant, revision, last),
+        ).fetchone():
             return True
-        for table in ("speakers", "departures"):
-            if connection.execute(
-                f"SELECT 1 FROM {table} WHERE tenant = ? AND revision > ? AND number <= ? LIMIT 1",
-                (tenant, revision, last),
-            ).fetchone():
-                return True
-        return False
+        # Who was deleted has no revision any more, but is missing.
+        present: int = connection.execute(
+            f"SELECT COUNT(*) {_COMPARABLE} AND number <= ?", (*self._comparable(tenant, model_sha256), last)
+        ).fetchone()[0]
+        return present < most
+
+    def _comparable(self, tenant: str, model_sha256: str) -> tuple[object, ...]:
+        return (model_sha256, tenant, self._required_speech_s, clock.stamp(clock.now()))
 
     def templated(self) -> set[tuple[str, str]]:
         """Return every (tenant, model sha256) that has templates."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sayso.domain.calibration import (
     RARE,
     Calibration,
+    ErrorRates,
     FalseMatchCurve,
     Histogram,
     OperatingPoint,
@@ -62,7 +63,9 @@ def fit_on_pairs(scores: npt.ArrayLike, trials: Trials) -> Calibration:
         )
     slope, offset = fit_llr_line(array, target)
     model = LlrModel.line(round(slope, DECIMALS), round(offset, DECIMALS))
-    return _decisions(model, slope * array + offset, array, target, (trials.identity(),), 1.0)
+    return _decisions(
+        model, slope * array + offset, array, target, np.full(len(array), ""), (trials.identity(),), 1.0
+    )
 
 
 def fit_on_templates(comparisons: Sequence[Comparisons], identities: Sequence[TrialIdentity]) -> Calibration:
@@ -83,7 +86,9 @@ def fit_on_templates(comparisons: Sequence[Comparisons], identities: Sequence[Tr
         fits.append((cllr(llrs, evidence.labels), weight, model, llrs, evidence))
     _, _, model, llrs, evidence = min(fits, key=lambda fit: fit[:2])
     growth = _search_growth(model, comparisons[0])
-    return _decisions(model, llrs, evidence.score, evidence.labels, tuple(identities), growth)
+    return _decisions(
+        model, llrs, evidence.score, evidence.labels, evidence.condition, tuple(identities), growth
+    )
 
 
 @dataclass(frozen=True)
@@ -235,6 +240,7 @@ def _decisions(
     llrs: FloatArray,
     scores: FloatArray,
     target: BoolArray,
+    conditions: npt.NDArray[np.str_],
     identities: tuple[TrialIdentity, ...],
     growth: float,
 ) -> Calibration:
@@ -244,15 +250,32 @@ def _decisions(
         "fmr=0.01": threshold_at_fmr(nontargets, 0.01),
         "fmr=0.001": threshold_at_fmr(nontargets, 0.001),
     }
+    points = {}
+    for name, exact in thresholds.items():
+        threshold = _rounded_up(exact)  # rates are those of the threshold as it is stored
+        points[name] = OperatingPoint(
+            threshold,
+            *_rates(llrs, target, threshold),
+            by_bands={
+                bands: ErrorRates(*_rates(llrs[conditions == bands], target[conditions == bands], threshold))
+                for bands in np.unique(conditions).tolist()
+                if bands
+            },
+        )
     return Calibration(
         trials=identities,
         llr=model,
-        operating_points={name: _measured(llrs, target, value) for name, value in thresholds.items()},
+        operating_points=points,
         false_match_curve=false_match_curve(nontargets),
         histogram=_histogram(llrs[target], nontargets),
         cohesion_floor=round(float(np.quantile(scores[target], RARE)), DECIMALS),
         search_growth=growth,
     )
+
+
+def _rates(llrs: FloatArray, target: BoolArray, threshold: float) -> tuple[float, float]:
+    fmr, fnmr = error_rates(llrs, target, threshold)
+    return round(fmr, DECIMALS), round(fnmr, DECIMALS)
 
 
 def false_match_curve(nontarget_scores: npt.ArrayLike) -> FalseMatchCurve:
@@ -285,13 +308,6 @@ def _tail_scale(ascending: FloatArray) -> float:
         return smallest
     excess = ascending[size - highest :] - ascending[size - highest - 1]
     return max(smallest, round(float(excess.mean()), DECIMALS))
-
-
-def _measured(scores: FloatArray, target: npt.NDArray[np.bool_], threshold: float) -> OperatingPoint:
-    """The point as it will be stored: rates are those of the rounded threshold, not of the exact one."""
-    stored = _rounded_up(threshold)
-    rates = error_rates(scores, target, stored)
-    return OperatingPoint(stored, round(rates.fmr, DECIMALS), round(rates.fnmr, DECIMALS))
 
 
 def _rounded_up(threshold: float) -> float:

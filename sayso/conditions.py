@@ -195,7 +195,7 @@ def _templates(trial: Trial, heard: list[Heard], form: str, first_alone: bool) -
         seconds = sum(side.net_speech_s for _, side in own)
         narrow = sum(side.net_speech_s for _, side in own if side.band == "narrow")
         band: Band = "narrow" if narrow > seconds / 2 else "wide"
-        vector: NDArray[np.float32] = (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)
+        vector = np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-6), np.float32)
         made.append((vector, Side(seconds, len(own), band)))
     return _voices(made)
 

@@ -63,14 +63,14 @@ class ServedModel:
         hold.
         """
         point = self.decides().threshold
-        holds = not evidence.outside
+        rates = point.rates(evidence)
         return ThresholdOut(
             llr=None if point.on_score else point.value,
             score=point.value if point.on_score else None,
             operating_point=point.name,
             source=point.source,
-            fmr=point.fmr if holds else None,
-            fnmr=point.fnmr if holds else None,
+            fmr=rates.fmr if rates else None,
+            fnmr=rates.fnmr if rates else None,
             cohort=evidence.cohort,
             outside=list(evidence.outside),
         )
@@ -146,7 +146,7 @@ def serve(name: str, embedder: Embedder, settings: Settings) -> ServedModel:
 
 def _threshold(name: str, calibration: Calibration | None, settings: Settings) -> Threshold | None:
     if name in settings.thresholds:
-        return Threshold("set", settings.thresholds[name], None, None, "setting", on_score=True)
+        return Threshold("set", settings.thresholds[name], "setting", on_score=True)
     if calibration is None:
         return None
     wanted = settings.operating_point
@@ -154,4 +154,4 @@ def _threshold(name: str, calibration: Calibration | None, settings: Settings) -
         known = ", ".join(calibration.operating_points)
         raise ModelError(f"SAYSO_OPERATING_POINT is {wanted!r}; the model {name!r} was calibrated at {known}")
     point = calibration.operating_points[wanted]
-    return Threshold(wanted, point.threshold, point.fmr, point.fnmr, "calibrated")
+    return Threshold(wanted, point.threshold, "calibrated", point)

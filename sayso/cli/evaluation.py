@@ -124,7 +124,9 @@ def calibrate(
     from sayso.runtime.errors import ModelError
 
     path = common.model_path(model)
-    maps: list[Path | None] = [*(map_file or [None] * len(trials))]
+    maps: list[Path | None] = [None] * len(trials)
+    if map_file:
+        maps = [*map_file]
     if not len(trials) == len(root) == len(maps):
         raise typer.BadParameter("give a --root, and where there are maps a --map, for every --trials")
     lists = [(read(t, m), folder) for t, m, folder in zip(trials, maps, root, strict=True)]

@@ -18,6 +18,7 @@ from sayso.enroll.store import Store
 CONTRACT = (
     "attempts",
     "audit",
+    "cohort",
     "contract",
     "idempotency",
     "index",

@@ -7,6 +7,7 @@ from enroll_samples import unit
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sayso.domain.calibration import ErrorRates, OperatingPoint
 from sayso.domain.evidence import LlrModel
 from sayso.enroll.decision import (
     Evidence,
@@ -20,9 +21,10 @@ from sayso.enroll.decision import (
 from sayso.enroll.errors import InvalidEmbedding
 from sayso.enroll.vectors import score
 
-POLICY = Policy(Threshold("fmr=0.01", 3.0, 0.01, 0.06, "calibrated"), LlrModel.line(20.0, -8.0))
-ON_SCORE = Policy(Threshold("set", 0.5, None, None, "setting", on_score=True), LlrModel.line(20.0, -8.0))
-UNCALIBRATED = Policy(Threshold("set", 0.5, None, None, "setting", on_score=True), None)
+POINT = OperatingPoint(3.0, 0.01, 0.06, {"wide/narrow": ErrorRates(0.012, 0.2)})
+POLICY = Policy(Threshold("fmr=0.01", 3.0, "calibrated", POINT), LlrModel.line(20.0, -8.0))
+ON_SCORE = Policy(Threshold("set", 0.5, "setting", on_score=True), LlrModel.line(20.0, -8.0))
+UNCALIBRATED = Policy(Threshold("set", 0.5, "setting", on_score=True), None)
 ORDER = {"reject": 0, "no_match": 0, "inconclusive": 1, "accept": 2, "ambiguous": 2, "match": 2}
 
 seeds = st.integers(0, 10_000)
@@ -146,3 +148,11 @@ def test_identification_cases(
     assert (made.decision, made.reason, made.speaker_id) == (decision, reason, speaker_id)
     assert made.margin == (None if margin is None else pytest.approx(margin))
     assert (made.evidence.llr if made.evidence else None) == (found[0] if found else None)
+
+
+def test_error_rates_are_those_of_like_comparisons() -> None:
+    rates = POLICY.threshold.rates
+    assert rates(Evidence(0.5, 1.0)) == ErrorRates(0.01, 0.06)
+    assert rates(Evidence(0.5, 1.0, bands=("wide", "narrow"))) == ErrorRates(0.012, 0.2)
+    assert rates(Evidence(0.5, 1.0, outside=("probe_speech",))) is None
+    assert ON_SCORE.threshold.rates(Evidence(0.5, 1.0)) is None
