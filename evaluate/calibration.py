@@ -29,14 +29,12 @@ from sayso.evaluate.tenants import (
     of_groups,
     search_rates,
 )
-from sayso.evaluate.trials import Trials
 
 DECIMALS = 6  # of every stored threshold and rate
 STEPS = 1e6  # so many stored values lie between 0 and 1
-COSINE_SLACK = 1e-3  # a cosine of float32 or float16 vectors may pass 1 by this much
 HISTOGRAM_BINS = 80
 
-RIDGE = 1e-4  # on the standardised weights: nothing on overlapping scores, a bound on separated ones
+RIDGE = 1e-6  # on the standardised weights: nothing on overlapping scores, a bound on separated ones
 NEWTON_STEPS = 100
 LOSS_NOISE = 1e-12  # two losses closer than this are equal but for rounding
 
@@ -49,23 +47,6 @@ TAIL_TRIALS = 100  # and to no fewer than this many of them (in a short list: th
 CENTRE_WEIGHTS = (1.0, 2.0, 4.0, 8.0)  # of the calibration's mean beside the tenant's templates
 GROWTHS = np.linspace(0.3, 1.0, 71)
 SEARCH_SIZES = (5, 10, 20, 50, 100, 200, 400)
-
-
-def fit_on_pairs(scores: npt.ArrayLike, trials: Trials) -> Calibration:
-    """Calibrate cosine `scores` `[trials]` of a list of pairs: an LLR line on the score, nothing else.
-
-    ValueError when a score is not finite or is no cosine, or when there are not as many scores as trials.
-    """
-    array, target = checked_trials(scores, trials.labels)
-    if np.abs(array).max() > 1.0 + COSINE_SLACK:
-        raise ValueError(
-            f"scores must be cosines within [-1, 1], got one of {array[np.abs(array).argmax()]:.4g}"
-        )
-    slope, offset = fit_llr_line(array, target)
-    model = LlrModel.line(round(slope, DECIMALS), round(offset, DECIMALS))
-    return _decisions(
-        model, slope * array + offset, array, target, np.full(len(array), ""), (trials.identity(),), 1.0
-    )
 
 
 def fit_on_templates(comparisons: Sequence[Comparisons], identities: Sequence[TrialIdentity]) -> Calibration:

@@ -18,17 +18,16 @@ from sayso.service.settings import Settings
 
 @dataclass(frozen=True)
 class ServedModel:
-    """`policy` is None for a model without calibration or threshold: it embeds but does not decide."""
+    """`policy` is None for a model without calibration or threshold: it embeds but does not decide.
+
+    Below `unlike_below` (a cosine) an enrolment is hardly of the speaker of the earlier ones.
+    """
 
     name: str
     embedder: Embedder
     policy: Policy | None
     calibration: Calibration | None
-
-    @property
-    def unlike_below(self) -> float | None:
-        """The cohesion (cosine) below which a recording is hardly the speaker's; None without calibration."""
-        return self.calibration.cohesion_floor if self.calibration else None
+    unlike_below: float | None = None
 
     @cached_property
     def narrow_key(self) -> str | None:
@@ -141,7 +140,8 @@ def serve(name: str, embedder: Embedder, settings: Settings) -> ServedModel:
     policy = None
     if point is not None:
         policy = Policy(point, calibration.llr if calibration else None, settings.inconclusive_llr)
-    return ServedModel(name, embedder, policy, calibration)
+    floor = calibration.cohesion_floor if calibration else None
+    return ServedModel(name, embedder, policy, calibration, floor)
 
 
 def _threshold(name: str, calibration: Calibration | None, settings: Settings) -> Threshold | None:

@@ -75,13 +75,14 @@ class EnrollmentList(_Answer):
 
 
 class Audio(_Answer):
-    """What was heard; `warnings` are of downmixed, narrowband, noisy, clipped."""
+    """What was heard; `warnings` are of downmixed, narrowband, noisy, clipped; `band` is wide or narrow."""
 
     duration_s: float
     net_speech_s: float
     snr_db: float | None
     clipping: float
     sample_rate: int
+    band: str
     warnings: list[str]
 
 
@@ -107,24 +108,34 @@ class EnrollmentAdded(_Answer):
 
 
 class Threshold(_Answer):
-    """Where a decision was cut, and the error rates measured there (None where nobody measured)."""
+    """Where a decision was made: at an LLR, or at a score that somebody set.
 
-    value: float
+    The error rates are None where nobody measured, and where `outside` names what the calibration has not
+    seen. `cohort` is the number of other enrolled people that the LLR was adapted to.
+    """
+
+    llr: float | None
+    score: float | None
     operating_point: str
     source: str
     fmr: float | None
     fnmr: float | None
+    cohort: int
+    outside: list[str]
 
 
 class IdentifyThreshold(_Answer):
     """The threshold of a search; `fmr` is per comparison, `fpir` over all that were compared."""
 
-    value: float
+    llr: float | None
+    score: float | None
     operating_point: str
     source: str
     fpir: float | None
     fmr: float | None
     extrapolated: bool
+    cohort: int
+    outside: list[str]
 
 
 class Template(_Answer):

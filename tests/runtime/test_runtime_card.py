@@ -1,6 +1,5 @@
 """A card comes back as it was written, and a file without a good one is refused by name."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 import pytest
 from runtime_samples import card, toy_model, toy_network
 
+from sayso.domain.calibration import Calibration
 from sayso.runtime.card import (
     CARD_KEY,
-    Calibration,
     ModelCard,
-    calibration_from,
     read_card,
     with_card,
     write_card,
@@ -38,7 +36,9 @@ def changed(**values: Any) -> str:
     "written",
     [
         card(),
-        card(calibration=calibration_from(CALIBRATION), evaluation={"eer": 0.03, "trials": {"name": "x"}}),
+        card(
+            calibration=Calibration.from_dict(CALIBRATION), evaluation={"eer": 0.03, "trials": {"name": "x"}}
+        ),
         card(name="Größe 模型", training={}),
     ],
 )
@@ -46,14 +46,20 @@ def test_a_card_comes_back_as_it_was(written: ModelCard) -> None:
     assert read_card(with_card(toy_network(), written), "toy.onnx") == written
 
 
-def test_a_calibration_is_parsed_whole() -> None:
-    calibration = calibration_from(CALIBRATION)
-    assert isinstance(calibration, Calibration)
-    assert calibration.operating_points["eer"].threshold == 0.41
-    assert json.loads(json.dumps(dataclasses.asdict(calibration))) == CALIBRATION
+def test_a_damaged_calibration_is_refused_by_name() -> None:
     for missing in CALIBRATION:
-        with pytest.raises(ValueError, match=missing):
-            calibration_from({k: v for k, v in CALIBRATION.items() if k != missing})
+        entry = {key: value for key, value in CALIBRATION.items() if key != missing}
+        model = with_metadata(toy_network(), CARD_KEY, changed(schema=1, calibration=entry))
+        with pytest.raises(ModelError, match=f"toy.onnx.*{missing}"):
+            read_card(model, "toy.onnx")
+
+
+def test_a_card_of_schema_1_is_read() -> None:
+    """Its threshold was a score of 0.41: that is now an LLR on its line."""
+    model = with_metadata(toy_network(), CARD_KEY, changed(schema=1, calibration=CALIBRATION))
+    calibration = read_card(model, "toy.onnx").calibration
+    assert calibration is not None
+    assert calibration.operating_points["eer"].threshold == pytest.approx(12.5 * 0.41 - 4.0)
 
 
 def test_a_model_without_a_card_is_refused() -> None:
@@ -113,7 +119,7 @@ def test_writing_a_card_replaces_it_and_keeps_the_identity(tmp_path: Path) -> No
     path = tmp_path / "toy.onnx"
     path.write_bytes(with_metadata(toy_model(), "other", "kept"))
     before = network_sha256(path.read_bytes())
-    calibrated = card(calibration=calibration_from(CALIBRATION))
+    calibrated = card(calibration=Calibration.from_dict(CALIBRATION))
     write_card(path, calibrated)
     after = path.read_bytes()
     assert read_card(after, "toy.onnx") == calibrated

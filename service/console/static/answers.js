@@ -63,7 +63,7 @@ export function answerPanel(answer, models, final = true) {
   return [
     verdict(answer, final),
     picture(answer, model),
-    h("ul", { className: "evidence" }, evidence(answer, model).map((line) => h("li", {}, line))),
+    h("ul", { className: "evidence" }, evidence(answer).map((line) => h("li", {}, line))),
     answer.candidates?.length ? candidateTable(answer) : null,
     facts([
       ...audioFacts(answer.audio),

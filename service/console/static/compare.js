@@ -26,7 +26,7 @@ export async function comparePage(root, { models }) {
         ` ${(model.card.parameters / 1e6).toFixed(2)} M parameters, ${(model.card.macs / 1e9).toFixed(2)} GMACs`) : null),
       verdict(answer),
       picture(answer, model),
-      h("ul", { className: "evidence" }, evidence(answer, model).map((line) => h("li", {}, line))));
+      h("ul", { className: "evidence" }, evidence(answer).map((line) => h("li", {}, line))));
   }
 
   function times(answered) {

@@ -41,8 +41,8 @@ function growing(speaker, { net_speech_s: net, remaining_speech_s: remaining }) 
 }
 
 export async function enrollPage(root, { models }) {
-  // Cohesion is a cosine of the first served model; its threshold says what is low.
-  const usual = models[0]?.card.calibration?.operating_points.eer?.threshold ?? -1;
+  // Cohesion is a cosine of the first served model; its card says what is low.
+  const usual = models[0]?.card.calibration?.cohesion_floor ?? -1;
   const who = await speakerChoice("Speaker id", {
     hint: "A new id makes a new speaker: letters, digits, . _ @ - and no spaces.", optional: true,
   });

@@ -7,20 +7,20 @@ import { HEIGHT, label, WIDTH } from "./chart.js";
 const FRAME = { left: 14, right: 14, top: 44, bottom: 56 };
 const FEW_BINS = 24; // fewer are drawn as the bars they are; a line through their middles would invent a shape
 const POSITIVE = ["accept", "match"];
+const OUTSIDE = { probe_speech: "so little or so much speech", template_speech: "so short or so long a template", band: "these bands" };
 const NEGATIVE = ["reject", "no_match"];
 const KINDS = {
   accept: "accept", match: "accept", reject: "reject", no_match: "reject", inconclusive: "doubt", ambiguous: "doubt",
 };
 
-// Where a score, and the threshold, lie on the picture's axis.
-const placeOf = (scored) => scored.score;
-const thresholdOf = (answer) => answer.threshold.value;
-
-// The LLR at the threshold, or null where the model's card is not known.
-function thresholdLlr(answer, model) {
-  const line = model?.card?.calibration?.llr;
-  return line ? line.slope * thresholdOf(answer) + line.offset : null;
-}
+// A decision is made on the LLR, or on the score where somebody set a threshold of it by hand. The picture's axis
+// is of what decided.
+const onScore = (answer) => answer.threshold.llr === null;
+const placeOf = (scored, answer) => (onScore(answer) ? scored.score : scored.llr);
+const thresholdOf = (answer) => (onScore(answer) ? answer.threshold.score : answer.threshold.llr);
+const signed = (llr) => llr.toFixed(1).replace("-", "−");
+const shown = (value, answer) => (onScore(answer) ? score(value) : signed(value));
+const unit = (answer) => (onScore(answer) ? "score" : "LLR");
 
 // Which colours a decision is shown in.
 export const kindOf = (answer) => KINDS[answer.decision];
@@ -83,7 +83,7 @@ function hills(histogram, x, floor) {
   ].flat(2);
 }
 
-function range(histogram, values) {
+function range(histogram, values, answer) {
   const places = [...values];
   if (histogram) {
     for (const density of [histogram.target, histogram.nontarget]) {
@@ -91,37 +91,46 @@ function range(histogram, values) {
       if (first >= 0) places.push(histogram.edges[first], histogram.edges[last + 1]);
     }
   } else {
-    places.push(-0.2);
+    places.push(...(onScore(answer) ? [-0.2, 0.98] : [-10, 10]));
   }
-  return [Math.min(...places) - 0.03, Math.max(...places, 0.98) + 0.02];
+  const spread = Math.max(...places) - Math.min(...places) || 1;
+  return [Math.min(...places) - 0.03 * spread, Math.max(...places) + 0.03 * spread];
+}
+
+// A step that gives the axis five to ten ticks.
+function step(low, high) {
+  const rough = (high - low) / 8;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
 }
 
 // The scores to mark: the candidates', or the answer's own. A key without the scope `scores` gets none.
 function marksOf(answer) {
-  const marks = answer.candidates?.slice(0, 5).map((c) => ({ value: placeOf(c), name: c.speaker_id }))
-    ?? [{ value: placeOf(answer), name: "score" }];
+  const marks = answer.candidates?.slice(0, 5).map((c) => ({ value: placeOf(c, answer), name: c.speaker_id }))
+    ?? [{ value: placeOf(answer, answer), name: unit(answer) }];
   return marks.filter((mark) => mark.value !== null);
 }
 
 // The picture of an answer; `model` is that of /v1/models, or undefined for a key that may not read them.
 export function picture(answer, model) {
-  const histogram = model?.card?.calibration?.histogram ?? null;
+  const histogram = onScore(answer) ? null : model?.card?.calibration?.histogram ?? null;
   const threshold = thresholdOf(answer);
   const marks = marksOf(answer);
-  const [low, high] = range(histogram, [threshold, ...marks.map((mark) => mark.value)]);
+  const [low, high] = range(histogram, [threshold, ...marks.map((mark) => mark.value)], answer);
   const x = scaleX(low, high);
   const floor = HEIGHT - FRAME.bottom;
   const parts = histogram ? hills(histogram, x, floor) : [];
   const names = parts.filter((part) => part.tagName === "text");
   const shapes = parts.filter((part) => part.tagName !== "text");
   shapes.push(s("line", { x1: FRAME.left, x2: WIDTH - FRAME.right, y1: floor, y2: floor, class: "axis" }));
-  for (let tick = Math.ceil(low * 5) / 5; tick <= high + 1e-9; tick += 0.2) {
-    const text = tick.toFixed(1).replace("-0.0", "0.0").replace("-", "−");
+  const apart = step(low, high);
+  for (let tick = Math.ceil(low / apart) * apart; tick <= high + 1e-9; tick += apart) {
+    const text = tick.toFixed(apart < 1 ? 1 : 0).replace("-0.0", "0.0").replace(/^-0$/, "0").replace("-", "−");
     shapes.push(label(x(tick), floor + 19, text, "tick", "middle"));
   }
   shapes.push(
     s("line", { x1: x(threshold), x2: x(threshold), y1: 24, y2: floor, class: "threshold" }),
-    label(x(threshold), 16, `threshold ${score(threshold)}`, "threshold-label"));
+    label(x(threshold), 16, `threshold ${shown(threshold, answer)}`, "threshold-label"));
   marks.toReversed().forEach((mark, i) => {
     const first = i === marks.length - 1;
     const at = x(mark.value);
@@ -129,22 +138,20 @@ export function picture(answer, model) {
       d: `M${at},${floor - 2} l-7,-13 h14 Z M${at},${floor - 14} V${first ? 62 : floor - 30}`,
       class: first ? `mark ${kindOf(answer)}` : "mark other",
     }));
-    if (first) shapes.push(label(at, HEIGHT - 9, `${mark.name} ${score(mark.value)}`, "mark-label"));
+    if (first) shapes.push(label(at, HEIGHT - 9, `${mark.name} ${shown(mark.value, answer)}`, "mark-label"));
   });
   const [first] = marks;
   const spoken = first
-    ? `${answer.model.name}: score ${score(first.value)}, ${first.value >= threshold ? "above" : "below"} the threshold of ${score(threshold)}.`
-    : `${answer.model.name}: threshold ${score(threshold)}, no score to show.`;
+    ? `${answer.model.name}: ${unit(answer)} ${shown(first.value, answer)}, ${first.value >= threshold ? "above" : "below"} the threshold of ${shown(threshold, answer)}.`
+    : `${answer.model.name}: threshold ${shown(threshold, answer)}, nothing to show beside it.`;
   return h("figure", { className: "chart" },
     s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": spoken }, ...shapes, ...names),
-    histogram ? null : h("figcaption", {}, "This model’s card holds no distributions of scores, so only the threshold is drawn."));
+    histogram ? null : h("figcaption", {}, "There are no distributions of this to draw, only the threshold."));
 }
-
-const signed = (llr) => llr.toFixed(1).replace("-", "−");
 
 // What the LLR (a natural logarithm) says. It compares one speaker with two, and the threshold may ask for more or
 // less than even odds: where decision and LLR point different ways, both are said as LLRs and no odds are named.
-function weight(answer, model) {
+function weight(answer) {
   const { llr, decision } = answer;
   const contrary = (llr > 0 && NEGATIVE.includes(decision)) || (llr < 0 && POSITIVE.includes(decision));
   if (!contrary) {
@@ -153,7 +160,7 @@ function weight(answer, model) {
     const [likely, unlikely] = llr >= 0 ? ["one speaker", "two"] : ["two speakers", "one"];
     return `This score is ${times} times likelier for ${likely} than for ${unlikely} (LLR ${signed(llr)}).`;
   }
-  const needed = thresholdLlr(answer, model);
+  const needed = answer.threshold.llr;
   const threshold = needed === null ? "the threshold" : `the threshold of LLR ${signed(needed)}`;
   if (decision === "no_match") {
     const among = answer.searched === 1 ? "one speaker" : `${answer.searched} speakers`;
@@ -164,10 +171,10 @@ function weight(answer, model) {
 }
 
 // What an answer's score and threshold say, a sentence each.
-export function evidence(answer, model) {
+export function evidence(answer) {
   const { llr, threshold } = answer;
   const lines = [];
-  if (llr !== null && llr !== undefined) lines.push(weight(answer, model));
+  if (llr !== null && llr !== undefined) lines.push(weight(answer));
   if (threshold.fpir) {
     lines.push(`In about ${percent(threshold.fpir)} of searches this threshold lets an unknown voice match somebody`
       + `${threshold.extrapolated ? ", extrapolated beyond the calibration trials" : ""}.`);
@@ -177,5 +184,7 @@ export function evidence(answer, model) {
   } else if (threshold.source === "setting") {
     lines.push("The threshold was set by hand, so its error rates are not known.");
   }
+  if (threshold.outside?.length) lines.push(`The calibration has not seen the like (${threshold.outside.map((o) => OUTSIDE[o] ?? o).join(", ")}), so no error rates are given.`);
+  if (threshold.cohort) lines.push(`It was compared beside ${threshold.cohort} other enrolled ${threshold.cohort === 1 ? "person" : "people"}.`);
   return lines;
 }
