@@ -19,28 +19,26 @@ from sayso.service.settings import Settings
 class Call:
     """One request: whose speakers it may touch, what it may see, its id, and how long its stages took.
 
-    `attempt` names what is tried, the request's id if nothing else: under one name a speaker is guessed at
-    once and a recording used once. None is the operator, who is not held to that. `alone` is whether no other
-    request needs the cores, `departed` whether the client has gone.
+    `attempt` names what is tried: under one name a speaker is guessed at once and a recording used once. None
+    is the operator, who is not held to that. `alone` is whether no other request needs the cores, `departed`
+    whether the client has gone.
     """
 
     tenant: str
     request_id: str
     scores: bool = False
-    attempt: str | None = ""
+    attempt: str | None = None
     time_limit_s: float | None = None
     alone: bool = True
     departed: Callable[[], bool] = lambda: False
     stages: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
-    def __post_init__(self) -> None:
-        self.attempt = self.request_id if self.attempt == "" else self.attempt
-
     @classmethod
-    def of(cls, key: ApiKey, request_id: str, settings: Settings, attempt: str = "") -> Call:
-        """A call by this key."""
-        return cls(key.tenant, request_id, key.allows("scores"), attempt, settings.request_timeout_s)
+    def of(cls, key: ApiKey, request_id: str, settings: Settings, attempt: str | None = None) -> Call:
+        """A call by this key; it is an attempt by itself unless it is named."""
+        named = attempt or request_id
+        return cls(key.tenant, request_id, key.allows("scores"), named, settings.request_timeout_s)
 
     def left_s(self) -> float | None:
         """Seconds left to work in, None without a limit; raises `TookTooLong` when there are none.

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 MAX_HEAD_BYTES = 256 * 1024  # a search among 1000 named candidates fits
+DEPARTED = "departed"  # in the scope's state: a function that tells whether the client has gone
 _TICKS = 4  # looks at a connection within its timeout
 _PATIENCE = 4  # timeouts that a client may take over one answer, however steadily it reads
 
@@ -79,7 +80,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
         # Work is dropped when nobody waits for it any more; the application may ask from any thread.
-        self.scope["state"]["departed"] = self.transport.is_closing
+        self.scope["state"][DEPARTED] = self.transport.is_closing
 
     def on_message_complete(self) -> None:
         self._in_head, self._head_bytes = True, 0

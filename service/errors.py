@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from sayso.enroll import errors as enroll_errors
 from sayso.runtime import errors as runtime_errors
+from sayso.service.context import context_of
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
@@ -99,7 +100,7 @@ def problem(
     **extra: Any,
 ) -> JSONResponse:
     """The answer that carries a problem document, counted."""
-    request_id = getattr(request.state, "request_id", None)
+    request_id = context_of(request).request_id
     body = document(status, code, detail, request.scope["path"], request_id, **extra)
     request.app.state.engine.metrics.refusals.labels(code).inc()
     sent = dict(headers or {})
@@ -143,7 +144,7 @@ def install(app: FastAPI) -> None:
     async def from_rooms(request: Request, error: Any) -> JSONResponse:
         status = status_of(error)
         if status >= 500:
-            request_id = request.state.request_id
+            request_id = context_of(request).request_id
             log.error("fault", code=error.code, detail=str(error), request_id=request_id, exc_info=error)
         return problem(request, status, error.code, str(error), retry_after(error), **details(error))
 
@@ -175,7 +176,7 @@ def install(app: FastAPI) -> None:
 
 def unexpected(request: Request, error: Exception) -> JSONResponse:
     """A bug of ours: the log has it, the caller gets its request id."""
-    request_id = request.state.request_id
+    request_id = context_of(request).request_id
     log.error("unexpected", error=type(error).__name__, request_id=request_id, exc_info=error)
     detail = f"an unexpected error happened; the log has it under the request id {request_id}"
     return problem(request, 500, "internal_error", detail)

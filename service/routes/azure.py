@@ -27,6 +27,7 @@ from sayso.enroll.types import Speaker
 from sayso.runtime.errors import RuntimeFault
 from sayso.service import errors
 from sayso.service.auth import authorized_aside
+from sayso.service.context import context_of
 from sayso.service.errors import RETRY_AFTER, ServiceError, shown, status_of
 from sayso.service.settings import PATH_PREFIX
 from sayso.service.uploads import MAX_NAME, recordings
@@ -89,7 +90,7 @@ def _refusal(request: Request, error: Exception) -> JSONResponse:
     else:
         status, ours = status_of(error), str(getattr(error, "code", "internal_error"))
     if status >= 500:
-        log.error("fault", code=ours, request_id=request.state.request_id, exc_info=error)
+        log.error("fault", code=ours, request_id=context_of(request).request_id, exc_info=error)
     request.app.state.engine.metrics.refusals.labels(ours).inc()
     code = _AUDIO_CODES.get(ours) or _CODES.get(status, "InternalServerError")
     message = str(error)
@@ -112,7 +113,7 @@ def _caller(scope: str) -> Any:
     ) -> ApiKey:
         text = request.headers.get("ocp-apim-subscription-key")
         key = await authorized_aside(engine_of(request), text, scope)
-        request.state.key_id = key.id
+        context_of(request).key = key
         actor.set(f"key:{key.id}")
         if version != VERSION:
             raise ServiceError(400, "api_version_unsupported", f"api-version {version!r}: use {VERSION}")
