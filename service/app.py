@@ -88,7 +88,7 @@ def create_app(engine: Engine) -> FastAPI:
         docs_url=None,  # the console's, which needs no network
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat a query that may be no UTF-8
-        # What FastAPI itself would tell whoever configured OpenTelemetry: paths with ids of speakers in them.
+        # FastAPI's own spans would hold whole paths, with the ids of speakers.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     upkeep = Upkeep(engine)

@@ -70,7 +70,7 @@ class AroundRequests:
         context.put(state)
         started, status, sent = time.perf_counter(), 500, False
         body = _Body(receive, headers, context, self.held, self.timeout_s)
-        # No GET reads a body. Files listen while they are sent, when it is too late to refuse one.
+        # A GET has no body to read. While a file is sent, the framework listens only for the client to leave.
         receiving = body.gone if scope["method"] in ("GET", "HEAD") else body.receive
         # HEAD is answered as GET is, without the body. A copy, since the server has to see HEAD.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
@@ -134,7 +134,7 @@ class _Body:
 
     async def receive(self) -> Message:
         """The next part; raises a 408, 413 or 429."""
-        if self._whole:  # what is left to hear is that the client has gone
+        if self._whole:  # only the client's departure can follow
             return await self._receive()
         self._check(self._announced)
         try:
@@ -167,7 +167,7 @@ def _missing(given: list[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes
     headers = {name.lower(): value for name, value in given}
     is_page = headers.get(b"content-type", b"").startswith(b"text/html")
     policy = _PAGE_POLICY if is_page else _DATA_POLICY
-    wanted = [*_HEADERS, (b"content-security-policy", policy)]
+    due = [*_HEADERS, (b"content-security-policy", policy)]
     if scope.get("scheme") == "https":
-        wanted.append(_TLS_ONLY)
-    return [(name, value) for name, value in wanted if name not in headers]
+        due.append(_TLS_ONLY)
+    return [(name, value) for name, value in due if name not in headers]
