@@ -12,13 +12,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from sayso.enroll.errors import InvalidField
-from sayso.service import azure, console, errors, side_by_side, streaming
+from sayso.service import console, errors
 from sayso.service.cors import CrossOrigin
 from sayso.service.engine import Engine
 from sayso.service.limits import BodyBudget
-from sayso.service.middleware import RequestContext
+from sayso.service.middleware import AroundRequests
 from sayso.service.readiness import Readiness
-from sayso.service.routes import decisions, speakers, system
+from sayso.service.routes import azure, decisions, side_by_side, speakers, streaming, system
 from sayso.service.schemas import Problem
 from sayso.service.upkeep import Upkeep
 from sayso.service.work import Admission
@@ -88,7 +88,7 @@ def create_app(engine: Engine) -> FastAPI:
         docs_url=None,  # the console's, which needs no network
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat a query that may be no UTF-8
-        # What FastAPI itself would tell whoever configured OpenTelemetry: paths with ids of speakers in them.
+        # FastAPI's own spans would hold whole paths, with the ids of speakers.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     upkeep = Upkeep(engine)
@@ -117,7 +117,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(console.router)
     held = app.state.held = BodyBudget(engine.settings.max_held_bytes)
     engine.metrics.held_bytes.set_function(lambda: held.held)
-    app.add_middleware(RequestContext, metrics=engine.metrics, settings=engine.settings, held=held)
+    app.add_middleware(AroundRequests, metrics=engine.metrics, settings=engine.settings, held=held)
     if engine.settings.cors_origins:
         # Outside the rest, so that a page can read every answer, whatever went wrong.
         app.add_middleware(CrossOrigin, origins=engine.settings.cors_origins)

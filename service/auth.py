@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from sayso.enroll.audit import actor
 from sayso.enroll.keys import ApiKey
+from sayso.service.context import context_of
 from sayso.service.engine import Engine
 from sayso.service.errors import ServiceError
 from sayso.service.work import engine_of
@@ -37,11 +38,10 @@ async def authorized_aside(engine: Engine, text: str | None, scope: str | None =
 
 async def bearer(request: Request) -> ApiKey:
     """The request's key, whatever its scopes, looked up and counted once; raises a 401 or 429."""
-    known: ApiKey | None = getattr(request.state, "api_key", None)
-    if known is None:
-        known = await authorized_aside(engine_of(request), token_of(request))
-        request.state.api_key, request.state.key_id = known, known.id
-    return known
+    context = context_of(request)
+    if context.key is None:
+        context.key = await authorized_aside(engine_of(request), token_of(request))
+    return context.key
 
 
 def token_of(request: Request) -> str | None:

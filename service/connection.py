@@ -1,7 +1,6 @@
-"""Connections that end: a client that is slow to ask, or does not take its answer, keeps nothing for long.
+"""Limits on connections: a client that sends its request slowly, or does not read its answer, is cut off.
 
-uvicorn times out idle connections between requests only. Slow bodies are timed where they are read, in
-`sayso.service.middleware`.
+uvicorn limits only the time between two requests. `service.middleware` limits the time that a body takes.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 MAX_HEAD_BYTES = 256 * 1024  # a search among 1000 named candidates fits
+DEPARTED = "departed"  # in the scope's state: a function that tells whether the client has gone
 _TICKS = 4  # looks at a connection within its timeout
 _PATIENCE = 4  # timeouts that a client may take over one answer, however steadily it reads
 
@@ -59,8 +59,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        # The WebSocket protocol has its own pings; who does not read what is sent is still seen here: it
-        # closes only when all was read, which would be never.
+        # Pings find a client that has gone. One that is there and does not read is found here: a connection
+        # closes only after everything was read.
         self._upgraded = True
         super().handle_websocket_upgrade()
 
@@ -78,8 +78,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head, self._asked = False, self.loop.time()
         super().on_headers_complete()
 
-        # Work is dropped when nobody waits for it any more; the application may ask from any thread.
-        self.scope["state"]["departed"] = self.transport.is_closing
+        # Work for a client that has gone is dropped; the application may ask for it from any thread.
+        self.scope["state"][DEPARTED] = self.transport.is_closing
 
     def on_message_complete(self) -> None:
         self._in_head, self._head_bytes = True, 0
@@ -94,7 +94,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _watch(self) -> None:
-        """Look whether the client still does its part, also while the connection is closing."""
+        """Check that the client still sends or reads, also while the connection is closing."""
         now, unread = self.loop.time(), self.transport.get_write_buffer_size()
         if self._upgraded and unread == 0 and self.transport.is_closing():
             return

@@ -1,7 +1,7 @@
-"""A stop that nobody notices: say so first, go on serving, finish what was begun, then end.
+"""A graceful stop: `/readyz` turns red, serving goes on for a while, running requests and streams finish.
 
-uvicorn's own stop closes the listening socket at once, so whoever still sends here (a load balancer that has
-not asked `/readyz` since) is refused, and it closes WebSockets in the middle of a sentence.
+uvicorn's own stop closes the listening socket at once, which refuses the requests of a load balancer that has
+not asked `/readyz` since, and closes open WebSockets.
 """
 
 from __future__ import annotations

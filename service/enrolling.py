@@ -24,7 +24,7 @@ def speaker_warnings(enrollments: Iterable[Enrollment], limit: float | None) -> 
     listed = list(enrollments)
     if len(listed) < 2:
         return []
-    return sorted({warning for one in listed for warning in warnings_of(one, limit)})
+    return sorted({warning for each in listed for warning in warnings_of(each, limit)})
 
 
 def enrolled_elsewhere(

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from sayso.enroll import errors as enroll_errors
 from sayso.runtime import errors as runtime_errors
+from sayso.service.context import context_of
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
@@ -86,7 +87,7 @@ def retry_after(error: Exception) -> dict[str, str] | None:
 
 
 def details(error: Exception) -> dict[str, Any]:
-    """The seconds of speech that an error of the rooms tells about."""
+    """The fields that an error of the rooms carries: seconds of speech, seconds to wait."""
     return {name: round(getattr(error, name), 3) for name in _EXTRA_FIELDS if hasattr(error, name)}
 
 
@@ -99,7 +100,7 @@ def problem(
     **extra: Any,
 ) -> JSONResponse:
     """The answer that carries a problem document, counted."""
-    request_id = getattr(request.state, "request_id", None)
+    request_id = context_of(request).request_id
     body = document(status, code, detail, request.scope["path"], request_id, **extra)
     request.app.state.engine.metrics.refusals.labels(code).inc()
     sent = dict(headers or {})
@@ -109,21 +110,21 @@ def problem(
 
 
 def shown(text: str) -> str:
-    """Text that may repeat what the caller sent: cut, and without what UTF-8 cannot say."""
+    """Text that may repeat what the caller sent: cut, and without characters that UTF-8 cannot encode."""
     return text[:LONGEST_DETAIL].encode(errors="replace").decode()
 
 
-def problems(found: Sequence[Any]) -> list[dict[str, str]]:
-    """What pydantic found wrong, by field: the first of it."""
+def problems(reported: Sequence[Any]) -> list[dict[str, str]]:
+    """The first MOST_PROBLEMS errors that pydantic reports: the field and the problem of each."""
     return [
-        {"field": shown(".".join(str(part) for part in one["loc"])), "problem": shown(one["msg"])}
-        for one in found[:MOST_PROBLEMS]
+        {"field": shown(".".join(str(part) for part in error["loc"])), "problem": shown(error["msg"])}
+        for error in reported[:MOST_PROBLEMS]
     ]
 
 
-def sentence(found: list[dict[str, str]]) -> str:
-    """The same for people."""
-    return "; ".join(f"{one['field']}: {one['problem']}" for one in found)
+def sentence(listed: list[dict[str, str]]) -> str:
+    """Those problems as one line for people."""
+    return "; ".join(f"{each['field']}: {each['problem']}" for each in listed)
 
 
 def _nothing_at(path: str) -> str:
@@ -143,7 +144,7 @@ def install(app: FastAPI) -> None:
     async def from_rooms(request: Request, error: Any) -> JSONResponse:
         status = status_of(error)
         if status >= 500:
-            request_id = request.state.request_id
+            request_id = context_of(request).request_id
             log.error("fault", code=error.code, detail=str(error), request_id=request_id, exc_info=error)
         return problem(request, status, error.code, str(error), retry_after(error), **details(error))
 
@@ -156,8 +157,8 @@ def install(app: FastAPI) -> None:
         if content_type.startswith(_FORMS) and any(e["loc"][:1] == ("body",) for e in error.errors()):
             detail = "send the fields as JSON with the header `Content-Type: application/json`, not as a form"
             return problem(request, 415, "json_required", detail)
-        found = problems(error.errors())
-        return problem(request, 422, "invalid_request", sentence(found), errors=found)
+        listed = problems(error.errors())
+        return problem(request, 422, "invalid_request", sentence(listed), errors=listed)
 
     @app.exception_handler(HTTPException)
     async def from_framework(request: Request, error: HTTPException) -> JSONResponse:
@@ -170,12 +171,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def from_departed(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody reads it; it keeps the metrics honest
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # for the metrics: the client has gone
 
 
 def unexpected(request: Request, error: Exception) -> JSONResponse:
     """A bug of ours: the log has it, the caller gets its request id."""
-    request_id = request.state.request_id
+    request_id = context_of(request).request_id
     log.error("unexpected", error=type(error).__name__, request_id=request_id, exc_info=error)
     detail = f"an unexpected error happened; the log has it under the request id {request_id}"
     return problem(request, 500, "internal_error", detail)

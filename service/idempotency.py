@@ -12,9 +12,9 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from sayso.service.auth import bearer
+from sayso.service.context import context_of
 from sayso.service.errors import ServiceError
-from sayso.service.middleware import allow_recordings
-from sayso.service.work import engine_of
+from sayso.service.work import admission_of, engine_of
 
 HEADER = "idempotency-key"
 _BOUNDARY = re.compile(r'boundary="?([^";,]+)"?', re.IGNORECASE)
@@ -41,7 +41,7 @@ class IdempotentRoute(APIRoute):
             if key is None or request.method != "POST":
                 return await handle(request)
             if takes_recordings:
-                allow_recordings(request)
+                context_of(request).allow_recordings()
             return await _once(request, key, handle)
 
         return once
@@ -55,10 +55,11 @@ async def _once(
             422, "idempotency_key_invalid", f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters"
         )
     store, caller = engine_of(request).store, await bearer(request)
-    request.app.state.admission.check()
+    admission_of(request).check()
     fingerprint = await run_in_threadpool(_fingerprint, request, await request.body())
     scope = caller.id
-    request.state.attempt = f"{scope} {key} {fingerprint}"  # the same key with another recording is a guess
+    # The same key with another recording is another guess.
+    context_of(request).attempt = f"{scope} {key} {fingerprint}"
     busy: set[tuple[str, str]] = request.app.state.idempotent_in_flight
     if (scope, key) in busy:
         raise ServiceError(

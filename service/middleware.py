@@ -6,12 +6,13 @@ import asyncio
 import re
 import time
 import uuid
-from typing import Any
 
 import structlog
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sayso.service.connection import DEPARTED
+from sayso.service.context import RequestContext
 from sayso.service.errors import ServiceError, unexpected
 from sayso.service.limits import BodyBudget
 from sayso.service.metrics import Metrics
@@ -36,12 +37,11 @@ _PAGE_POLICY = (
 _TLS_ONLY = (b"strict-transport-security", b"max-age=31536000")
 
 
-def allow_recordings(request: Request) -> None:
-    """Let this request's body be as large as a recording may be; others are held to JSON's size."""
-    request.state.body_limit = request.state.recordings_limit
+def _still_there() -> bool:
+    return False
 
 
-class RequestContext:
+class AroundRequests:
     """Around the whole application; the log holds the route's template, never ids, scores or audio."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, settings: Settings, held: BodyBudget) -> None:
@@ -61,12 +61,16 @@ class RequestContext:
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        state["recordings_limit"] = self.max_body_bytes
-        state["body_limit"] = min(self.max_body_bytes, MAX_JSON_BYTES)
+        context = RequestContext(
+            request_id=request_id,
+            body_limit=min(self.max_body_bytes, MAX_JSON_BYTES),
+            recordings_limit=self.max_body_bytes,
+            departed=state.pop(DEPARTED, _still_there),
+        )
+        context.put(state)
         started, status, sent = time.perf_counter(), 500, False
-        body = _Body(receive, headers, state, self.held, self.timeout_s)
-        # No GET reads a body. Files listen while they are sent, when it is too late to refuse one.
+        body = _Body(receive, headers, context, self.held, self.timeout_s)
+        # A GET has no body to read. While a file is sent, the framework listens only for the client to leave.
         receiving = body.gone if scope["method"] in ("GET", "HEAD") else body.receive
         # HEAD is answered as GET is, without the body. A copy, since the server has to see HEAD.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
@@ -92,16 +96,16 @@ class RequestContext:
         finally:
             scope.update({name: inner[name] for name in ("route", "app") if name in inner})
             self.held.give_back(body.received)
-            self._record(scope, status, time.perf_counter() - started)
+            self._record(scope, context, status, time.perf_counter() - started)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         self.metrics.requests.labels(scope["method"], route, str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
-        facts: dict[str, Any] = {"key": scope["state"].get("key_id")} if "key_id" in scope["state"] else {}
+        facts = {} if context.key is None else {"key": context.key.id}
         log.info(
             "request",
-            request_id=scope["state"]["request_id"],
+            request_id=context.request_id,
             method=scope["method"],
             route=route,
             status=status,
@@ -117,11 +121,11 @@ class _Body:
         self,
         receive: Receive,
         headers: dict[bytes, bytes],
-        state: dict[str, Any],
+        context: RequestContext,
         held: BodyBudget,
         timeout_s: float,
     ) -> None:
-        self._receive, self._state, self._held = receive, state, held
+        self._receive, self._context, self._held = receive, context, held
         announced = headers.get(b"content-length", b"")
         self._announced = int(announced) if announced.isdigit() and len(announced) < 20 else 0
         self._until, self._timeout_s = time.monotonic() + timeout_s, timeout_s
@@ -130,7 +134,7 @@ class _Body:
 
     async def receive(self) -> Message:
         """The next part; raises a 408, 413 or 429."""
-        if self._whole:  # what is left to hear is that the client has gone
+        if self._whole:  # only the client's departure can follow
             return await self._receive()
         self._check(self._announced)
         try:
@@ -153,7 +157,7 @@ class _Body:
         return message
 
     def _check(self, size: int) -> None:
-        limit = self._state["body_limit"]
+        limit = self._context.body_limit
         if size > limit:
             raise ServiceError(413, "body_too_large", f"the body is larger than the limit of {limit} bytes")
 
@@ -163,7 +167,7 @@ def _missing(given: list[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes
     headers = {name.lower(): value for name, value in given}
     is_page = headers.get(b"content-type", b"").startswith(b"text/html")
     policy = _PAGE_POLICY if is_page else _DATA_POLICY
-    wanted = [*_HEADERS, (b"content-security-policy", policy)]
+    due = [*_HEADERS, (b"content-security-policy", policy)]
     if scope.get("scheme") == "https":
-        wanted.append(_TLS_ONLY)
-    return [(name, value) for name, value in wanted if name not in headers]
+        due.append(_TLS_ONLY)
+    return [(name, value) for name, value in due if name not in headers]

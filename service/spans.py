@@ -1,4 +1,4 @@
-"""Where a call's stages are told to whoever traces the request; nobody does unless it is asked for."""
+"""Hands the stages of a call to the tracer of its request, where traces are switched on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ observer: ContextVar[Callable[[str, int, int], None] | None] = ContextVar("obser
 
 
 def note(stage: str, seconds: float, ended_ago: float = 0.0) -> None:
-    """A stage that took `seconds` and ended `ended_ago` seconds ago."""
+    """Report a stage that took `seconds` and ended `ended_ago` seconds ago."""
     observe = observer.get()
     if observe is not None:
         end = time.time_ns() - round(ended_ago * 1e9)

@@ -16,8 +16,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sayso.service.context import context_of
 from sayso.service.spans import observer
 
 
@@ -66,7 +68,8 @@ class Traced:
                 route = getattr(scope.get("route"), "path", "unmatched")
                 span.update_name(f"{method} {route}")
                 span.set_attributes({"http.request.method": method, "http.route": route})
-                span.set_attribute("sayso.request_id", scope.get("state", {}).get("request_id", ""))
+                if scope["type"] == "http":
+                    span.set_attribute("sayso.request_id", context_of(Request(scope)).request_id)
                 if status is not None:
                     span.set_attribute("http.response.status_code", status)
                     if status >= 500:

@@ -9,13 +9,15 @@ from typing import Any
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from sayso.service.context import context_of
 from sayso.service.errors import ServiceError
 from sayso.service.forms import parts_named
-from sayso.service.middleware import allow_recordings
+from sayso.service.work import admission_of
 
 FIELD = "audio"
 MAX_NAME = 256  # characters of a name in a query: longer than any that exists
 ATTEMPT = "sayso-attempt"  # how a proxy that may send a request again names it, each time alike
+LONGEST_ATTEMPT = 255
 _MULTIPART = "multipart/form-data"
 _CURL = f"curl --form {FIELD}=@recording.wav"
 # What a text begins with; a container, and raw samples, have other bytes among the first 64.
@@ -27,15 +29,17 @@ _FIELDS = re.compile(rb"[\x20-\x7e]+\Z")
 async def recordings(request: Request, count: int = 1) -> list[bytes]:
     """The request's `count` recordings; raises `ServiceError` for a form that lacks them.
 
-    Raises `Overloaded` before reading anything when there is no room to work on them. Their digest is left
-    in `request.state.recorded`.
+    Raises `Overloaded` before reading anything when there is no room to work on them.
     """
-    request.app.state.admission.check()
+    admission_of(request).check()
     sent = await _sent(request, count)
     for recording in sent:
         _refuse_text(request, recording)
-    if ATTEMPT in request.headers:
-        request.state.recorded = await run_in_threadpool(_digest, sent)
+    context, given = context_of(request), request.headers.get(ATTEMPT)
+    if given is not None and context.attempt is None and context.key is not None:
+        # The recording belongs to the name: another one under the same header is another guess.
+        digest = await run_in_threadpool(_digest, sent)
+        context.attempt = f"{context.key.id} {given[:LONGEST_ATTEMPT]} {digest}"
     return sent
 
 
@@ -44,7 +48,7 @@ def _digest(sent: list[bytes]) -> str:
 
 
 async def _sent(request: Request, count: int) -> list[bytes]:
-    allow_recordings(request)
+    context_of(request).allow_recordings()
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith(_MULTIPART):
         if count > 1:

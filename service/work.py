@@ -14,10 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from sayso.enroll.keys import ApiKey
 from sayso.runtime.errors import Overloaded, TookTooLong
 from sayso.service.call import Call
+from sayso.service.context import context_of
 from sayso.service.engine import Engine
-from sayso.service.uploads import ATTEMPT
 
-LONGEST_ATTEMPT = 255
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -70,6 +69,12 @@ class Admission:
                 self._turns.release()
 
 
+def admission_of(request: Request) -> Admission:
+    """The places for recordings."""
+    admission: Admission = request.app.state.admission
+    return admission
+
+
 def engine_of(request: Request) -> Engine:
     """The running engine."""
     engine: Engine = request.app.state.engine
@@ -80,19 +85,7 @@ async def work(
     request: Request, key: ApiKey, do: Callable[Concatenate[Call, P], R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
     """Run one of the engine's methods for the caller; raises `Overloaded` when all places are taken."""
-    call = Call.of(key, request.state.request_id, engine_of(request).settings, _attempt(request, key))
-    call.departed = getattr(request.state, "departed", call.departed)
-    admission: Admission = request.app.state.admission
-    return await admission.run(do, call, *args, **kwargs)
-
-
-def _attempt(request: Request, key: ApiKey) -> str:
-    """A name for what is tried, which its retries share: by its Idempotency-Key, or by a proxy's header.
-
-    The recording belongs to the name: another one under the same header is another guess.
-    """
-    state, given = request.state, request.headers.get(ATTEMPT)
-    named: str | None = getattr(state, "attempt", None)
-    if named is None and given is not None and hasattr(state, "recorded"):
-        named = f"{key.id} {given[:LONGEST_ATTEMPT]} {state.recorded}"
-    return named or uuid.uuid4().hex
+    context = context_of(request)
+    call = Call.of(key, context.request_id, engine_of(request).settings, context.attempt or uuid.uuid4().hex)
+    call.departed = context.departed
+    return await admission_of(request).run(do, call, *args, **kwargs)

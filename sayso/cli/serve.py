@@ -23,8 +23,8 @@ from sayso.service.drain import GRACE_S, DrainingServer
 from sayso.service.engine import Engine
 from sayso.service.listening import bound, url_of
 from sayso.service.metrics import Metrics
+from sayso.service.routes.streaming import MAX_MESSAGE_BYTES
 from sayso.service.settings import Settings, mistyped
-from sayso.service.streaming import MAX_MESSAGE_BYTES
 
 app = typer.Typer()
 

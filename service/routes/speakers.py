@@ -85,7 +85,7 @@ def change(request: Request, key: Enroller, speaker_id: str, body: SpeakerPatch)
 def delete(request: Request, key: Enroller, speaker_id: str) -> Response:
     """Remove the speaker with all enrolments and templates, for good.
 
-    `Sayso-Backups` says how many backups were made while the speaker was there and may still hold them.
+    The header `Sayso-Backups` says how many backups may still hold the speaker.
     """
     engine = engine_of(request)
     backups = engine.store.delete_speaker(key.tenant, speaker_id)

@@ -61,9 +61,9 @@ async def readyz(request: Request) -> Health:
 def metrics(request: Request) -> Response:
     """Per-stage and per-model latencies, decisions, scores, queue and batches, in Prometheus' text format."""
     engine = engine_of(request)
-    asked = engine.settings.metrics_key
-    if asked is not None and not compare_digest(
-        (token_of(request) or "").encode(errors="replace"), asked.get_secret_value().encode()
+    expected = engine.settings.metrics_key
+    if expected is not None and not compare_digest(
+        (token_of(request) or "").encode(errors="replace"), expected.get_secret_value().encode()
     ):
         raise ServiceError(401, "key_invalid", "metrics are shown to SAYSO_METRICS_KEY only", CHALLENGE)
     text = engine.metrics.text()

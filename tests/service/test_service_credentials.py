@@ -12,7 +12,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
 from sayso.enroll.keys import SCOPES
-from sayso.service.streaming import Start
+from sayso.service.routes.streaming import Start
 
 # What each call needs. A route that is missing here fails the first test.
 NEEDED = {

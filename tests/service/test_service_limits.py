@@ -12,6 +12,7 @@ import pytest
 from sounds import encode, voice_of
 
 from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.context import RequestContext
 from sayso.service.errors import ServiceError
 from sayso.service.limits import BodyBudget, RateLimits
 from sayso.service.middleware import MAX_JSON_BYTES, _Body
@@ -184,9 +185,8 @@ def test_bodies_share_a_budget_and_give_it_back(make_service: Any) -> None:
     assert "sayso_held_bytes 0.0" in service.get("/metrics").text
 
 
-def body(
-    parts: list[bytes], state: dict[str, Any], held: BodyBudget, timeout_s: float, **headers: str
-) -> _Body:
+def body(parts: list[bytes], limit: int, held: BodyBudget, timeout_s: float, **headers: str) -> _Body:
+    context = RequestContext("id", limit, limit, lambda: False)
     messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
 
     async def receive() -> Any:
@@ -194,7 +194,7 @@ def body(
             return messages.pop(0)
         return await asyncio.Event().wait()  # a client that has stopped sending
 
-    return _Body(receive, {k.encode(): v.encode() for k, v in headers.items()}, state, held, timeout_s)
+    return _Body(receive, {k.encode(): v.encode() for k, v in headers.items()}, context, held, timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def body(
 )
 def test_a_body_is_held_to_size_and_time(parts: list[bytes], headers: dict[str, str], status: int) -> None:
     held = BodyBudget(100)
-    reader = body(parts, {"body_limit": 10}, held, 0.05, **headers)
+    reader = body(parts, 10, held, 0.05, **headers)
 
     async def read() -> None:
         while True:

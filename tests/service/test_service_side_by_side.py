@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from sounds import voice_of
 
+from sayso.runtime.errors import TookTooLong
+from sayso.service.call import Call
 from sayso.service.settings import SHIPPED_MODELS
 
 
@@ -81,3 +83,26 @@ def test_it_is_for_those_who_may_see_scores(strict: Any) -> None:
     key = strict.new_key("default", ("read", "verify", "enroll"))
     answer = strict.post("/v1/models/compare?rounds=1", content=voice_of("ann", 2, 7), key=key)
     assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+
+
+def test_rounds_end_with_the_time(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"content": voice_of("ann", 3)}
+    for left_s, rounds in ((20.0, 3), (14.0, 1)):  # of 30 s
+        monkeypatch.setattr(Call, "left_s", lambda self, left_s=left_s: left_s)
+        answer = both.post("/v1/models/compare?rounds=3", **asked)
+        assert answer.status_code == 200, answer.text
+        assert [len(each["embed_ms"]) for each in answer.json()["results"]] == [rounds] * 2
+
+
+def test_a_request_out_of_time_ends_the_rounds(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def left_s(call: Call) -> float:
+        calls.append(1)
+        if len(calls) > 10:
+            raise TookTooLong("the request was not done")
+        return 30.0
+
+    monkeypatch.setattr(Call, "left_s", left_s)
+    answer = both.post("/v1/models/compare?rounds=20", content=voice_of("ann", 3))
+    assert (answer.status_code, answer.json()["code"]) == (503, "took_too_long")

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 from sayso.runtime.live import ENCODINGS
 from sayso.runtime.opus import OggPackets
 from sayso.runtime.synthesis import synthetic_voice
-from sayso.service.streaming import MAX_TEXT, Start
+from sayso.service.routes.streaming import MAX_TEXT, Start
 
 HEAD = 44  # bytes of a plain WAV header
 
@@ -282,7 +282,7 @@ def test_a_place_is_for_those_whose_key_is_good(make_service: Callable[..., Any]
 
 
 def test_a_stream_ends_however_steadily_it_trickles(enrolled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sayso.service.streaming.PATIENCE", 0)
+    monkeypatch.setattr("sayso.service.routes.streaming.PATIENCE", 0)
     messages = talk(enrolled, [b"\0\0"], call="identify")
     assert messages[-1]["problem"]["code"] == "stream_too_slow"
     assert enrolled.client.app.state.streams.taken == 0

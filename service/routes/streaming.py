@@ -71,7 +71,7 @@ class Start(BaseModel):
 
 @dataclass
 class _Stream:
-    """One open stream: what it wants, what it has heard, and when that was enough."""
+    """One open stream: its start message, its audio so far, and when that was enough for a decision."""
 
     engine: Engine
     start: Start
@@ -200,7 +200,7 @@ def _identify(engine: Engine, start: Start, model: str, call: Call, recording: R
 
 
 async def _refine(socket: WebSocket, listening: _Stream, decide: Callable[[Call, Recording], Result]) -> None:
-    """A decision on what was heard so far; on a busy service it is put off to the next audio."""
+    """Decide on the audio so far; a busy service puts that off to the next audio."""
     try:
         admission: Admission = socket.app.state.admission
         admission.check()  # before the copy that is worked on is made
@@ -214,7 +214,7 @@ async def _refine(socket: WebSocket, listening: _Stream, decide: Callable[[Call,
 
 
 async def _finish(socket: WebSocket, listening: _Stream, ended: str) -> None:
-    """The answer to the whole of it, which is the one that a posted recording would get."""
+    """Answer on the whole recording, as if it had been posted."""
     admission: Admission = socket.app.state.admission
     admission.check()
     call, recording = listening.call(), listening.live.recording()
@@ -276,9 +276,9 @@ async def _refuse(socket: WebSocket, engine: Engine, request_id: str, error: Exc
     if isinstance(error, ServiceError):
         status, code, detail = error.status, error.code, str(error)
     elif isinstance(error, ValidationError):
-        found = errors.problems(error.errors())
-        status, code, extra = 422, "invalid_request", {"errors": found}
-        detail = errors.sentence(found)
+        listed = errors.problems(error.errors())
+        status, code, extra = 422, "invalid_request", {"errors": listed}
+        detail = errors.sentence(listed)
     elif isinstance(error, (RuntimeFault, EnrollError)):
         status, code, detail, extra = errors.status_of(error), error.code, str(error), errors.details(error)
     else:

@@ -1,8 +1,8 @@
-"""Azure Speaker Recognition's text-independent calls, for those whom its retirement left: change the URL.
+"""Azure Speaker Recognition's text-independent calls: a program written for it needs only another URL.
 
 Paths, fields, states and error shapes are those of its public REST reference, version 2021-09-05. A profile
 is a speaker with a GUID for an id, in the group `azure-verification` or `azure-identification`, so that the
-same voices can be seen and used through the rest of the API. docs/api.md tells what differs.
+same voices can be seen and used through the rest of the API. docs/api.md lists the differences.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sayso.enroll.types import Speaker
 from sayso.runtime.errors import RuntimeFault
 from sayso.service import errors
 from sayso.service.auth import authorized_aside
+from sayso.service.context import context_of
 from sayso.service.errors import RETRY_AFTER, ServiceError, shown, status_of
 from sayso.service.settings import PATH_PREFIX
 from sayso.service.uploads import MAX_NAME, recordings
@@ -90,7 +91,7 @@ def _refusal(request: Request, error: Exception) -> JSONResponse:
     else:
         status, ours = status_of(error), str(getattr(error, "code", "internal_error"))
     if status >= 500:
-        log.error("fault", code=ours, request_id=request.state.request_id, exc_info=error)
+        log.error("fault", code=ours, request_id=context_of(request).request_id, exc_info=error)
     request.app.state.engine.metrics.refusals.labels(ours).inc()
     code = _AUDIO_CODES.get(ours) or _CODES.get(status, "InternalServerError")
     message = str(error)
@@ -113,7 +114,7 @@ def _caller(scope: str) -> Any:
     ) -> ApiKey:
         text = request.headers.get("ocp-apim-subscription-key")
         key = await authorized_aside(engine_of(request), text, scope)
-        request.state.key_id = key.id
+        context_of(request).key = key
         actor.set(f"key:{key.id}")
         if version != VERSION:
             raise ServiceError(400, "api_version_unsupported", f"api-version {version!r}: use {VERSION}")
@@ -126,7 +127,7 @@ Kind = Literal["verification", "identification"]
 Reader = Annotated[ApiKey, _caller("read")]
 Enroller = Annotated[ApiKey, _caller("enroll")]
 Verifier = Annotated[ApiKey, _caller("verify")]
-# Taken and of no effect: how much speech is needed is this service's setting, for every caller.
+# Accepted and ignored: how much speech is needed is this service's setting, for every caller.
 IgnoreMinLength = Annotated[bool, Query(alias="ignoreMinLength")]
 
 router = APIRouter(prefix=PREFIX, route_class=_AzureRoute, include_in_schema=False)
@@ -158,23 +159,23 @@ def _path(request: Request) -> str:
 def _profile(request: Request, key: ApiKey, kind: Kind, profile_id: str) -> Speaker:
     """The speaker of a profile id of this kind; raises a 404."""
     try:
-        wanted = str(uuid.UUID(profile_id))
+        speaker_id = str(uuid.UUID(profile_id))
     except ValueError:
         raise ServiceError(400, "invalid_request", "a profile id is a GUID") from None
-    speaker = engine_of(request).store.speaker(key.tenant, wanted)
+    speaker = engine_of(request).store.speaker(key.tenant, speaker_id)
     if _group(kind) not in speaker.groups:
-        raise SpeakerNotFound(wanted)
+        raise SpeakerNotFound(speaker_id)
     return speaker
 
 
 def _lengths(request: Request, key: ApiKey, speaker: Speaker) -> dict[str, Any]:
-    """What profiles and enrolments both tell."""
+    """The fields that profiles and enrolments share."""
     enrolled = engine_of(request).store.enrollments(key.tenant, speaker.id) if speaker.enrollments else ()
     return {
         "profileId": speaker.id,
         "enrollmentStatus": "Enrolled" if speaker.status == "enrolled" else "Enrolling",
         "enrollmentsCount": speaker.enrollments,
-        "enrollmentsLengthInSec": round(sum(one.duration_s for one in enrolled), 2),
+        "enrollmentsLengthInSec": round(sum(enrollment.duration_s for enrollment in enrolled), 2),
         "enrollmentsSpeechLengthInSec": round(speaker.net_speech_s, 2),
         "remainingEnrollmentsSpeechLengthInSec": round(speaker.remaining_speech_s, 2),
     }
@@ -213,18 +214,18 @@ def list_(
     after: Annotated[str, Query(alias="$skiptoken", max_length=MAX_NAME)] = "",
 ) -> dict[str, Any]:
     """Profiles in the order of their ids; the store lists by age, so all of them are read for a page."""
-    store, found, cursor = engine_of(request).store, [], None
+    store, profiles, cursor = engine_of(request).store, [], None
     while True:
         page = store.speakers(key.tenant, 1000, cursor, _group(kind))
-        found += [speaker for speaker in page.items if speaker.id > after]
+        profiles += [speaker for speaker in page.items if speaker.id > after]
         cursor = page.next_cursor
         if cursor is None:
             break
-    found.sort(key=lambda speaker: speaker.id)
-    body: dict[str, Any] = {"value": [_info(request, key, speaker) for speaker in found[:size]]}
-    if len(found) > size:
-        wanted = {"api-version": VERSION, "maxpagesize": size, "$skiptoken": found[size - 1].id}
-        body["nextLink"] = str(request.base_url.replace(path=_path(request)).include_query_params(**wanted))
+    profiles.sort(key=lambda speaker: speaker.id)
+    body: dict[str, Any] = {"value": [_info(request, key, speaker) for speaker in profiles[:size]]}
+    if len(profiles) > size:
+        query = {"api-version": VERSION, "maxpagesize": size, "$skiptoken": profiles[size - 1].id}
+        body["nextLink"] = str(request.base_url.replace(path=_path(request)).include_query_params(**query))
     return body
 
 
@@ -274,7 +275,7 @@ async def verify(
     speaker = await run_in_threadpool(_profile, request, key, kind, profile_id)
     (data,) = await recordings(request)
     answer = await work(request, key, engine_of(request).verify, speaker.id, data)
-    # There is no third answer, and one that cannot be sure must not open a door.
+    # Azure has no third answer. An inconclusive decision must not open a door, so it is a Reject.
     return {
         "recognitionResult": "Accept" if answer.decision == "accept" else "Reject",
         "score": _similarity(answer.score),
@@ -294,7 +295,7 @@ async def identify(
     named = dict.fromkeys(part.strip() for part in ids.split(",") if part.strip())
     if not 1 <= len(named) <= 50:
         raise ServiceError(400, "invalid_request", "profileIds takes 1 to 50 GUIDs")
-    speakers = [await run_in_threadpool(_profile, request, key, kind, one) for one in named]
+    speakers = [await run_in_threadpool(_profile, request, key, kind, guid) for guid in named]
     listed = [speaker.id for speaker in speakers]
     (data,) = await recordings(request)
     answer = await work(request, key, engine_of(request).identify, data, None, 5, None, listed)

@@ -62,7 +62,8 @@ async def side_by_side(
 ) -> SideBySide:
     """Decide on one recording with every served model, then time the networks, taking turns.
 
-    Nothing is kept of it, and it is not refused if it was used before.
+    Nothing is kept of it, and it is not refused if it was used before. Rounds end when half of
+    `SAYSO_REQUEST_TIMEOUT_S` is over, after one at least.
     """
     (data,) = await recordings(request)
     return await work(request, key, _all_models, engine_of(request), data, speaker_id, rounds)
@@ -72,6 +73,7 @@ def _all_models(call: Call, engine: Engine, data: bytes, speaker_id: str | None,
     recording = decode(data, engine.settings.max_audio_s)
     answers: list[Verification | Identification] = []
     for name in engine.models:
+        call.left_s()
         # Its own clock and stages, and held to no limits on attempts: see the docstring of the module.
         model_call = replace(call, operator=True, stages={}, started=time.perf_counter())
         if speaker_id is None:
@@ -80,9 +82,12 @@ def _all_models(call: Call, engine: Engine, data: bytes, speaker_id: str | None,
             answers.append(engine.verify(model_call, speaker_id, recording, name))
     _, speech = engine.detector.detect(recording)
     timed: dict[str, list[Embedding]] = {name: [] for name in engine.models}
-    for _ in range(rounds):
+    for done in range(rounds):
+        left_s = call.left_s()
+        if done and left_s is not None and left_s < engine.settings.request_timeout_s / 2:
+            break
         for name, model in engine.models.items():
-            timed[name].append(model.embedder.embed(speech))
+            timed[name].append(model.embedder.embed(speech, call.left_s(), call.alone))
     return SideBySide(
         results=[
             SideBySideResult(
