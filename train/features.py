@@ -20,7 +20,7 @@ from sayso.models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEndO
 from sayso.runtime.audio import Recording
 from sayso.runtime.speech import SpeechDetector
 from sayso.train.manifest import DataError, Manifest
-from sayso.train.waveform import Copy, augment, change_speed, read_recording
+from sayso.train.waveform import Copy, augment, change_speed, check_recordings, read_recording
 
 PLAIN = Copy()
 _CHUNK = 100
@@ -106,6 +106,7 @@ def cache_features(
 ) -> FeatureStore:
     """Compute features once and keep them in `folder`, each copy's named by what it was made of.
 
+    All recordings are read first; raises `DataError` naming those that cannot be.
     Copies other than the plain one hold training recordings only; dev recordings are empty there.
     With `served`, long pauses are cut out first, as the service does before it embeds.
     """
@@ -114,6 +115,8 @@ def cache_features(
     others = [copy for copy in missing if copy != PLAIN]
     passes = [wanted for wanted in ([PLAIN] if PLAIN in missing else [], others) if wanted]
     folder.mkdir(parents=True, exist_ok=True)
+    if passes:
+        check_recordings([manifest.root / path for path in manifest.paths], workers, progress)
     for wanted in passes:
         rows = np.arange(len(manifest.paths)) if wanted == [PLAIN] else np.flatnonzero(manifest.train)
         # In a fixed random order, so that a chunk's neighbours are other speakers.

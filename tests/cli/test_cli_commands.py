@@ -138,9 +138,22 @@ def test_a_bad_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, name:
     assert name in done.stderr
 
 
-def test_enrolling_is_all_or_nothing_and_repeatable(run: Run, files: Path) -> None:
-    assert run("enroll", "ann", "ann/0.wav", "missing.wav", check=False).returncode == 1
-    assert run("speakers", "show", "ann", check=False).returncode == 1
+def test_enrolling_names_what_it_refuses_does_the_rest_and_is_repeatable(run: Run, files: Path) -> None:
+    (files / "noise.wav").write_bytes(b"no recording at all")
+    done = run("enroll", "ann", "ann/0.wav", "noise.wav", "missing.wav", "ann/1.wav", check=False)
+    assert done.returncode == 1
+    assert "ann: enrolled" in done.stdout
+    assert "2 of 4 recordings taken" in done.stdout
+    noise, missing = done.stderr.splitlines()
+    assert noise.startswith("sayso: noise.wav: this is no audio format that is read")
+    assert missing == "sayso: missing.wav: No such file or directory"
+    # Nobody is created without a recording.
+    done = run("enroll", "erin", "noise.wav", "missing.wav", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert run("speakers", "show", "erin", check=False).returncode == 1
+    answers = json.loads(run("enroll", "ann", "noise.wav", "ann/0.wav", "--json", check=False).stdout)
+    assert (answers[0]["outcome"], answers[0]["code"]) == ("refused", "audio_undecodable")
+    assert answers[1]["status"] == "enrolled"
     for _ in range(2):
         run("enroll", "ann", "ann/0.wav", "ann/1.wav")
         assert json.loads(run("speakers", "show", "ann", "--json").stdout)["enrollments"] == 2
