@@ -75,13 +75,13 @@ def read_source(source: Path) -> Source:
     Paths in a CSV are relative to it; semicolons separate groups. A name that is no id, such as `Tom Jones`,
     becomes one, `Tom-Jones`, and is kept as the speaker's name. Raises `BulkError`.
     """
-    found = _folder(source) if source.is_dir() else Source(_csv(source), [])
-    if not found.people:
-        loose = f"; {len(found.loose)} files lie in it without a folder" if found.loose else ""
+    read = _folder(source) if source.is_dir() else Source(_csv(source), [])
+    if not read.people:
+        loose = f"; {len(read.loose)} files lie in it without a folder" if read.loose else ""
         raise BulkError(
             f"{source} holds nobody: one folder a speaker with recordings in it is expected{loose}"
         )
-    return found
+    return read
 
 
 def _folder(source: Path) -> Source:
@@ -120,7 +120,7 @@ def _csv(source: Path) -> list[Person]:
 
 
 def _person(people: dict[str, Person], called: str) -> Person:
-    """The person called so, added to `people` by id if new; raises `BulkError` where two get one id."""
+    """Find a person by name in `people`, or add them; raises `BulkError` if two names get the same id."""
     try:
         id_, made_of = checked_id("speaker", called), None
     except InvalidField:
