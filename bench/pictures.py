@@ -41,19 +41,19 @@ def draw_latency(found: Latency, served: Served, peers: Mapping[str, Spread], pi
             (4, 0),
             textcoords="offset points",
             va="center",
+            zorder=4,
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"},
         )
     for number, (network, seconds) in enumerate(STUDY_SECONDS.items()):
-        axes.axvline(seconds * 1000, color=COLOURS[1], linestyle=("--", ":")[number], linewidth=1.2, zorder=0)
-        axes.annotate(
-            f"the study's {network}: {seconds * 1000:g} ms",
-            (seconds * 1000, 1.0),
-            (-4 if number == 0 else 4, 2),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="right" if number == 0 else "left",
-            fontsize=8,
+        axes.axvline(
+            seconds * 1000,
             color=COLOURS[1],
+            linestyle=("--", ":")[number],
+            linewidth=1.4,
+            zorder=0,
+            label=f"the study's {network}: {seconds * 1000:g} ms",
         )
+    figure.legend(loc="outside upper center", frameon=False, ncols=2)
     axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
     axes.invert_yaxis()
     axes.set_xlabel("ms for 3 s of speech, one thread: median, and line to the 95th percentile")

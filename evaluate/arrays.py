@@ -1,4 +1,4 @@
-"""What this room takes as scores and labels, checked once at the door."""
+"""Checks scores and labels once, where they come into this room."""
 
 import numpy as np
 import numpy.typing as npt

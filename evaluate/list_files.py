@@ -100,8 +100,8 @@ def parse_trials(content: bytes, path: Path) -> list[Line]:
             closest = fit, layout
     if len(readings) > 1:
         raise TrialListError(
-            f"{path}: the first and the last column both hold labels only, so it cannot be told which one is "
-            "the label; add a header line 'label enrol test' or 'enrol test label'"
+            f"{path}: the first and the last column both hold labels only, so either could be the label; add "
+            "a header line 'label enrol test' or 'enrol test label'"
         )
     if readings:
         return readings[0]

@@ -102,26 +102,15 @@ def score_plot(
     _draw_thresholds(axes, thresholds)
     axes.set(xlabel="Score (cosine)", ylabel="Density")
     axes.margins(x=0.02)
-    figure.legend(loc="outside upper center", frameon=False, ncols=2)
+    figure.legend(loc="outside upper center", frameon=False, ncols=3, handlelength=3)
     _save(figure, path)
 
 
 def _draw_thresholds(axes: Axes, thresholds: Mapping[str, float]) -> None:
-    """Vertical lines with their names beside them, each name lower than the last so that none overlap."""
-    top = axes.get_ylim()[1]
-    axes.set_ylim(0, top * 1.15)
+    """Draw vertical lines, named in the legend: beside the lines, the names of near ones would collide."""
     for number, (name, value) in enumerate(sorted(thresholds.items(), key=lambda item: item[1])):
-        axes.axvline(value, color=GREY, linewidth=1.2, linestyle=LINES[1 + number % 3])
-        axes.annotate(
-            f"{name}: {value:.3f}",
-            xy=(value, 0.95 - 0.08 * number),
-            xycoords=("data", "axes fraction"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            color="#222222",
-            fontsize=9,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
-        )
+        style = LINES[1 + number % (len(LINES) - 1)]
+        axes.axvline(value, color=GREY, linewidth=1.4, linestyle=style, label=f"{name}: {value:.3f}")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

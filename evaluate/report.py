@@ -127,9 +127,9 @@ def evaluate_scores(
 
 
 def _by_corpus(scores: FloatArray, trials: Trials) -> dict[str, GroupResult]:
-    """Results within each corpus that has both classes and more than one speaker, by name."""
+    """Measure each corpus that has both classes and more than one speaker, by name."""
     first, second = trials.corpus_pairs()
-    # Only corpora with non-targets of their own: VoxCeleb's hundreds of one-speaker folders are passed over.
+    # Only corpora with non-targets of their own: VoxCeleb's folders of one speaker have none.
     names = np.unique(first[(first == second) & ~trials.labels & (first != "")])
     return _by_group(scores, trials, {str(name): (first == name) & (second == name) for name in names})
 

@@ -38,18 +38,18 @@ class KaldiOptions:
 
     @classmethod
     def parse(cls, name: str, window: Window, sample_scale: float) -> KaldiOptions:
-        """From a front-end's name, `kaldi-fbank80`; raises `ValueError` naming what there is."""
-        found = re.fullmatch(r"kaldi-fbank(\d{2,3})", name)
-        if found is None or not 20 <= int(found[1]) <= 128:
+        """Read a front-end's name, such as `kaldi-fbank80`; raises `ValueError` for another one."""
+        match = re.fullmatch(r"kaldi-fbank(\d{2,3})", name)
+        if match is None or not 20 <= int(match[1]) <= 128:
             raise ValueError(f"no front-end {name!r}: there is kaldi-fbank80, with 20 to 128 for the mels")
-        return cls(int(found[1]), window, sample_scale)
+        return cls(int(match[1]), window, sample_scale)
 
     @property
     def name(self) -> str:
         return f"kaldi-fbank{self.n_mels}"
 
     def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`[frames, n_mels]` of one recording by kaldi-native-fbank: `KaldiFbank` is measured against it."""
+        """Compute `[frames, n_mels]` with kaldi-native-fbank, which `KaldiFbank` is measured against."""
         return kaldi_fbank(x, self.n_mels, self.window, self.sample_scale)
 
 

@@ -1,4 +1,4 @@
-"""A model's convolutions in 8 bits: static, QDQ, activations u8, weights s8 with a scale for each channel.
+"""Puts a model's convolutions into 8 bits: static, QDQ, activations u8, weights s8, a scale a channel.
 
 Before anything is rounded the network is rewritten so that it rounds well, which changes nothing in exact
 arithmetic: batch norms become part of convolutions, and a channel that is loud before a convolution is made
@@ -63,14 +63,14 @@ def folded(model: bytes) -> ModelProto:
 
 @dataclass
 class _Seen:
-    """What a tensor held over all windows: extremes by channel, and some of its values."""
+    """A tensor's values over all windows: the extremes by channel, and a sample of the values."""
 
     low: Array
     high: Array
     values: list[Array] = field(default_factory=list)
 
     def range(self) -> tuple[float, float]:
-        """Where to clip so that the mean squared error of 256 levels is least; zero lies within."""
+        """Find where to clip so that the mean squared error of 256 levels is least; zero lies within."""
         low, high = min(float(self.low.min()), 0.0), max(float(self.high.max()), 1e-6)
         counts, edges = np.histogram(np.concatenate(self.values), _BINS, (low, high))
         middles = (edges[1:] + edges[:-1]) / 2
@@ -86,7 +86,7 @@ class _Seen:
 
 
 class _Graph:
-    """A folded model and who makes and takes each of its tensors."""
+    """A folded model, with the nodes that make and that take each of its tensors."""
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
@@ -102,8 +102,11 @@ class _Graph:
         return [node for node in self.model.graph.node if node.op_type == "Conv"]
 
     def norms_to_convolutions(self) -> None:
-        """A norm between a ReLU and a convolution cannot be folded into either: the one's padding is zero
-        after it. As a 1x1 depthwise convolution it can be in 8 bits, and equalised on both sides."""
+        """Turn a norm between a ReLU and a convolution into a 1x1 depthwise convolution.
+
+        It cannot be folded into either, since the convolution pads with zeros after it. As a convolution it
+        can be in 8 bits, and equalised on both sides.
+        """
         for node in [n for n in self.model.graph.node if n.op_type == "BatchNormalization"]:
             if not self._feeds_one_convolution(node.output[0]):
                 continue
@@ -135,7 +138,7 @@ class _Graph:
         tensor.CopyFrom(numpy_helper.from_array(self.weights[name], name))
 
     def observe(self, windows: Sequence[Samples]) -> dict[str, _Seen]:
-        """What goes in and out of the convolutions, after the ReLU where one follows."""
+        """Record what goes into and out of the convolutions, after the ReLU where one follows."""
         names = list(dict.fromkeys(n for c in self.convolutions for n in (c.input[0], self._result(c))))
         whole = ModelProto()
         whole.CopyFrom(self.model)
@@ -144,8 +147,8 @@ class _Graph:
         rng = np.random.default_rng(0)
         seen: dict[str, _Seen] = {}
         for window in windows:
-            found: list[Array] = session.run(names, {"waveform": window})
-            for name, value in zip(names, found, strict=True):
+            values: list[Array] = session.run(names, {"waveform": window})
+            for name, value in zip(names, values, strict=True):
                 apart = (0, *range(2, value.ndim))
                 low, high = value.min(axis=apart), value.max(axis=apart)
                 known = seen.setdefault(name, _Seen(low, high))
@@ -186,7 +189,7 @@ class _Graph:
                 self._set(name, self.weights[name] / _along(factor, 0, rank))
 
     def _convolution_behind(self, name: str) -> NodeProto | None:
-        """Whose output, perhaps through a ReLU, is `name`, where nothing else sees it."""
+        """Find the convolution whose output is `name`, maybe through a ReLU, if nothing else takes it."""
         if not self._feeds_one_convolution(name):
             return None
         maker = self.makers.get(name)

@@ -1,22 +1,30 @@
-"""Enrolling many people at once, from a folder of folders or a CSV."""
+"""Enrols the recordings of one or many people; a recording that is refused stops nobody."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from sayso.enroll.errors import EnrollError, SpeakerNotFound
+from sayso.enroll.errors import EnrollError, InvalidField, SpeakerNotFound
+from sayso.enroll.fields import checked_id
+from sayso.runtime.audio import decode
 from sayso.runtime.errors import InputError, RuntimeFault
 from sayso.runtime.session import available_cores
+from sayso.runtime.speech import QualityLimits
 from sayso.service.call import Call
 from sayso.service.engine import Engine
 from sayso.service.idempotency import id_from
+from sayso.service.schemas import EnrollmentAdded
 
 COLUMNS = ("path", "speaker")
+LOOSE = "it lies beside the speakers' folders: put it into a folder named after its speaker, or use a CSV"
 
 
 class BulkError(InputError):
@@ -27,17 +35,29 @@ class BulkError(InputError):
 
 @dataclass
 class Person:
-    """Somebody to enrol: their recordings, in order, and what else the CSV says."""
+    """Somebody to enrol: their recordings, in order, and what else is known of them.
+
+    `made_of` is the name that the id was made of, such as `Tom Jones`; None where it was an id as it stood.
+    """
 
     id: str
     name: str | None = None
     groups: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    made_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The people of a folder or a CSV, and recordings in the folder that belong to nobody."""
+
+    people: list[Person]
+    loose: list[Path]
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one recording: `outcome` is added, known or refused, `status` the speaker's then."""
+    """The outcome for one recording: added, known or refused. `status` is the speaker's status after it."""
 
     speaker: str
     path: str
@@ -49,24 +69,33 @@ class Row:
     detail: str
 
 
-def read_source(source: Path) -> list[Person]:
-    """Who is in a folder (one folder a speaker) or a CSV (`path,speaker`, and `name`, `groups` if wanted).
+def read_source(source: Path) -> Source:
+    """Read the people from a folder (one folder a speaker) or a CSV (`path,speaker`, maybe `name`, `groups`).
 
-    Paths in a CSV are relative to it; several groups are parted by semicolons. Raises `BulkError`.
+    Paths in a CSV are relative to it; semicolons separate groups. A name that is no id, such as `Tom Jones`,
+    becomes one, `Tom-Jones`, and is kept as the speaker's name. Raises `BulkError`.
     """
-    people = _folder(source) if source.is_dir() else _csv(source)
-    if not people:
-        raise BulkError(f"{source} holds nobody: one folder a speaker with recordings in it is expected")
-    return people
+    read = _folder(source) if source.is_dir() else Source(_csv(source), [])
+    if not read.people:
+        loose = f"; {len(read.loose)} files lie in it without a folder" if read.loose else ""
+        raise BulkError(
+            f"{source} holds nobody: one folder a speaker with recordings in it is expected{loose}"
+        )
+    return read
 
 
-def _folder(source: Path) -> list[Person]:
-    people = []
-    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+def _folder(source: Path) -> Source:
+    people: dict[str, Person] = {}
+    visible = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    for folder in (path for path in visible if path.is_dir()):
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and _is_visible(path, folder))
         if files:
-            people.append(Person(folder.name, files=files))
-    return people
+            _person(people, folder.name).files += files
+    return Source(list(people.values()), [path for path in visible if path.is_file()])
+
+
+def _is_visible(path: Path, folder: Path) -> bool:
+    return not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _csv(source: Path) -> list[Person]:
@@ -80,8 +109,8 @@ def _csv(source: Path) -> list[Person]:
             for number, row in enumerate(reader, start=2):
                 if not row["path"] or not row["speaker"]:
                     raise BulkError(f"{source}, line {number}: path and speaker are both needed")
-                person = people.setdefault(row["speaker"], Person(row["speaker"]))
-                person.name = person.name or row.get("name") or None
+                person = _person(people, row["speaker"])
+                person.name = row.get("name") or person.name
                 named = (part.strip() for part in (row.get("groups") or "").split(";"))
                 person.groups += [group for group in named if group and group not in person.groups]
                 person.files.append(source.parent / row["path"])
@@ -90,54 +119,108 @@ def _csv(source: Path) -> list[Person]:
     return list(people.values())
 
 
+def _person(people: dict[str, Person], called: str) -> Person:
+    """Find a person by name in `people`, or add them; raises `BulkError` if two names get the same id."""
+    try:
+        id_, made_of = checked_id("speaker", called), None
+    except InvalidField:
+        id_, made_of = _made_id(called), called
+    person = people.setdefault(id_, Person(id_, made_of, made_of=made_of))
+    if person.made_of != made_of:
+        raise BulkError(f"{called!r} and {person.made_of or id_!r} would both get the id {id_}: rename one")
+    return person
+
+
+def _made_id(called: str) -> str:
+    """Make an id of a name: `Tom Jones` becomes Tom-Jones; letters that are not Latin become a number."""
+    plain = unicodedata.normalize("NFKD", called).encode("ascii", "ignore").decode()
+    made = re.sub(r"[^A-Za-z0-9._@-]+", "-", plain).strip("-._@")[:100]
+    if len(re.sub(r"\W", "", made)) < len(re.sub(r"\W", "", called)):
+        made = f"{made}-{hashlib.sha256(called.encode()).hexdigest()[:12]}".strip("-")
+    return made
+
+
+def loose_rows(files: list[Path]) -> list[Row]:
+    """Rows that refuse recordings which belong to nobody."""
+    return [Row("", str(file), "refused", "", None, None, "no_speaker", LOOSE) for file in files]
+
+
 def enroll_all(
     engine: Engine,
     people: list[Person],
     new_call: Callable[[], Call],
     advance: Callable[[], None] = lambda: None,
 ) -> Iterator[Row]:
-    """Enrol everybody, a recording that is refused stopping nobody; rows come as speakers are done.
+    """Enrol everybody; rows come as speakers are done, and `advance` is called after each recording.
 
     An enrolment's id follows from the recording's bytes, so doing it again adds nothing twice.
     """
 
-    def one(person: Person) -> list[Row]:
-        rows = []
-        for file in person.files:
-            rows.append(_enroll(engine, person, file, new_call()))
-            advance()
-        return rows
+    def enroll(person: Person) -> list[Row]:
+        return [row for row, _ in enroll_person(engine, person, new_call, advance)]
 
     with ThreadPoolExecutor(available_cores()) as pool:
-        for rows in pool.map(one, people):
+        for rows in pool.map(enroll, people):
             yield from rows
 
 
-def _enroll(engine: Engine, person: Person, file: Path, call: Call) -> Row:
+def enroll_person(
+    engine: Engine,
+    person: Person,
+    new_call: Callable[[], Call],
+    advance: Callable[[], None] = lambda: None,
+) -> list[tuple[Row, EnrollmentAdded | None]]:
+    """Enrol one person's recordings in order: a row for each, and what was added where it was not refused.
+
+    A speaker is created with the first recording that is good enough, never without one.
+    """
+    outcomes = []
+    for file in person.files:
+        outcomes.append(_enroll(engine, person, file, new_call()))
+        advance()
+    return outcomes
+
+
+def _enroll(engine: Engine, person: Person, file: Path, call: Call) -> tuple[Row, EnrollmentAdded | None]:
     try:
         data = file.read_bytes()
         try:
-            engine.store.speaker(call.tenant, person.id)
-            there = {one.id for one in engine.store.enrollments(call.tenant, person.id)}
+            speaker = engine.store.speaker(call.tenant, person.id)
+            if person.made_of is not None and speaker.name != person.name:
+                holder = speaker.name or "somebody without a name"
+                taken = f"the id {person.id} is taken by {holder}: use a CSV"
+                return _refused(person, file, "id_taken", taken), None
+            earlier = {enrollment.id for enrollment in engine.store.enrollments(call.tenant, person.id)}
         except SpeakerNotFound:
+            _check(engine, data)
             engine.store.create_speaker(call.tenant, person.id, person.name, person.groups)
-            there = set()
-        wanted = id_from("enr", data)
-        added = engine.enroll(call, person.id, data, wanted)
+            earlier = set()
+        enrollment_id = id_from("enr", data)
+        added = engine.enroll(call, person.id, data, enrollment_id)
     except (EnrollError, RuntimeFault) as error:
-        heard = getattr(error, "net_speech_s", None)
-        return Row(person.id, str(file), "refused", "", heard, None, error.code, str(error))
+        seconds = getattr(error, "net_speech_s", None)
+        return _refused(person, file, error.code, str(error), seconds), None
     except OSError as error:
-        return Row(
-            person.id, str(file), "refused", "", None, None, "file_invalid", error.strerror or str(error)
-        )
-    outcome = "known" if wanted in there else "added"
-    heard = round(added.audio.net_speech_s, 3)
-    return Row(person.id, str(file), outcome, added.status, heard, added.remaining_speech_s, "", "")
+        return _refused(person, file, "file_invalid", error.strerror or str(error)), None
+    outcome = "known" if enrollment_id in earlier else "added"
+    net_speech_s = round(added.audio.net_speech_s, 3)
+    remaining = added.remaining_speech_s
+    return Row(person.id, str(file), outcome, added.status, net_speech_s, remaining, "", ""), added
+
+
+def _check(engine: Engine, data: bytes) -> None:
+    """Raise if a recording is not good enough to enrol, so that no speaker is created for it."""
+    settings = engine.settings
+    report, _ = engine.detector.detect(decode(data, settings.max_audio_s))
+    QualityLimits(settings.enroll_min_speech_s, settings.min_snr_db, settings.max_clipping).check(report)
+
+
+def _refused(person: Person, file: Path, code: str, detail: str, net_speech_s: float | None = None) -> Row:
+    return Row(person.id, str(file), "refused", "", net_speech_s, None, code, detail)
 
 
 class Report:
-    """A CSV with a line for each recording, written as they come, so that a crash leaves what was done."""
+    """A CSV with a line for each recording, written at once, so that a crash leaves what was done."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file

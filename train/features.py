@@ -20,7 +20,7 @@ from sayso.models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEndO
 from sayso.runtime.audio import Recording
 from sayso.runtime.speech import SpeechDetector
 from sayso.train.manifest import DataError, Manifest
-from sayso.train.waveform import Copy, augment, change_speed, read_recording
+from sayso.train.waveform import Copy, augment, change_speed, check_recordings, read_recording
 
 PLAIN = Copy()
 _CHUNK = 100
@@ -38,7 +38,7 @@ class Features:
         return self.frames[self.start[i] : self.start[i + 1]]
 
     def crop(self, i: int, length: int, at: float) -> NDArray[np.float16]:
-        """`length` frames, `at` in [0, 1] between the first and the last start; short ones wrap."""
+        """Cut `length` frames, from `at` in [0, 1] of the possible starts; a short recording is repeated."""
         x = self.recording(i)
         if len(x) < length:
             return np.resize(x, (length, x.shape[1]))
@@ -48,7 +48,7 @@ class Features:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Every copy of the recordings, and the plain ones beside them for validation."""
+    """The features of every copy of the recordings, and of the plain recordings for validation."""
 
     plain: Features
     copies: tuple[Features, ...]
@@ -75,7 +75,7 @@ def _chunk(
     copies: Sequence[Copy],
     served: bool,
 ) -> list[list[NDArray[np.float16]]]:
-    """Features `[copy][row]`; babble comes from the rows' own neighbours in the chunk."""
+    """Compute features `[copy][row]`; babble is made of the other rows of the chunk."""
     torch.set_num_threads(1)
     front_end = LogMel(options)
     plain = [read_recording(root / paths[row]) for row in rows]
@@ -106,37 +106,40 @@ def cache_features(
 ) -> FeatureStore:
     """Compute features once and keep them in `folder`, each copy's named by what it was made of.
 
+    All recordings are read first; raises `DataError` naming those that cannot be.
     Copies other than the plain one hold training recordings only; dev recordings are empty there.
     With `served`, long pauses are cut out first, as the service does before it embeds.
     """
     stems = {copy: folder / _name(manifest, options, copy, served) for copy in (PLAIN, *copies)}
     missing = [copy for copy, stem in stems.items() if not stem.with_suffix(".start.npy").exists()]
     others = [copy for copy in missing if copy != PLAIN]
-    passes = [wanted for wanted in ([PLAIN] if PLAIN in missing else [], others) if wanted]
+    passes = [group for group in ([PLAIN] if PLAIN in missing else [], others) if group]
     folder.mkdir(parents=True, exist_ok=True)
-    for wanted in passes:
-        rows = np.arange(len(manifest.paths)) if wanted == [PLAIN] else np.flatnonzero(manifest.train)
+    if passes:
+        check_recordings([manifest.root / path for path in manifest.paths], workers, progress)
+    for group in passes:
+        rows = np.arange(len(manifest.paths)) if group == [PLAIN] else np.flatnonzero(manifest.train)
         # In a fixed random order, so that a chunk's neighbours are other speakers.
         order = np.random.default_rng(0).permutation(rows).tolist()
         chunks = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
         job = partial(
-            _chunk, root=manifest.root, paths=manifest.paths, options=options, copies=wanted, served=served
+            _chunk, root=manifest.root, paths=manifest.paths, options=options, copies=group, served=served
         )
-        parts: list[dict[int, NDArray[np.float16]]] = [{} for _ in wanted]
+        parts: list[dict[int, NDArray[np.float16]]] = [{} for _ in group]
         # Spawned, not forked: a progress bar's thread may hold a lock at the moment of a fork.
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             for chunk, done in zip(chunks, pool.map(job, chunks), strict=True):
                 for part, features in zip(parts, done, strict=True):
                     part.update(zip(chunk, features, strict=True))
                 progress(len(parts[0]), len(order))
-        for copy, part in zip(wanted, parts, strict=True):
+        for copy, part in zip(group, parts, strict=True):
             _keep(stems[copy], part, len(manifest.paths))
     kept = {copy: _load(stem) for copy, stem in stems.items()}
     return FeatureStore(kept[PLAIN], tuple(kept[copy] for copy in copies))
 
 
 def _speech(detector: SpeechDetector, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the service would embed of a recording; all of it where no speech is found."""
+    """Cut a recording to what the service would embed; all of it where no speech is detected."""
     if not len(x):
         return x
     _, speech = detector.detect(Recording(x, SAMPLE_RATE, 0.0, ()))
@@ -154,7 +157,7 @@ def _keep(stem: Path, parts: dict[int, NDArray[np.float16]], recordings: int) ->
     np.save(stem.with_suffix(".frames.npy"), np.concatenate([parts[i] for i in sorted(parts)]))
     whole = stem.with_suffix(".partial.npy")
     np.save(whole, np.cumsum([0, *lengths]))
-    os.replace(whole, stem.with_suffix(".start.npy"))  # last: its presence means all is there
+    os.replace(whole, stem.with_suffix(".start.npy"))  # last: where it is, the frames are whole
 
 
 def _load(stem: Path) -> Features:

@@ -1,4 +1,4 @@
-"""The log of a run: one JSON line an epoch, with the means over its steps."""
+"""The log of a run: a JSON line for each epoch, with the means over its steps."""
 
 from __future__ import annotations
 

@@ -121,6 +121,15 @@ class Manifest:
             raise DataError("the recipe leaves out every corpus, so nothing is left to train on")
         return replace(self, train=train, corpora=tuple(c for c in self.corpora if c not in corpora))
 
+    def check_speakers(self) -> None:
+        """Raise `DataError` unless two speakers or more are trained on: there is nothing to tell apart."""
+        names = sorted({s for s, train in zip(self.speakers, self.train, strict=True) if train})
+        if len(names) < 2:
+            raise DataError(
+                f"only the speaker {names[0]} is left to train on: telling speakers apart takes two or more, "
+                "beside those of the trial list"
+            )
+
     @classmethod
     def _read_one(cls, path: Path, dev: Sequence[str]) -> Manifest:
         return cls._scan(path, dev) if path.is_dir() else cls._parse(path)
@@ -139,8 +148,11 @@ class Manifest:
 
     @classmethod
     def _scan(cls, root: Path, dev: Sequence[str]) -> Manifest:
-        files = (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        paths = tuple(sorted(p.relative_to(root).as_posix() for p in files))
+        files = (p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        # Hidden files are no recordings: macOS leaves `._x.wav` beside x.wav on disks of others.
+        paths = tuple(
+            sorted(p.as_posix() for p in files if not any(part.startswith(".") for part in p.parts))
+        )
         speakers = tuple(p.split("/")[0] for p in paths)
         if not paths or any("/" not in p for p in paths):
             raise DataError(f"{root} must hold one folder a speaker with recordings in it")

@@ -1,4 +1,4 @@
-"""What a run minimises: the recipe's losses, each by its weight."""
+"""The sum that a run minimises: the recipe's losses, each times its weight."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Objective(nn.Module):
     def mixed(
         self, embedding: Tensor, batch: Batch, partner: NDArray[np.int64], share: float, margin: float
     ) -> dict[str, Tensor]:
-        """Losses of crops mixed with those of `partner`: both targets count, by their share."""
+        """Compute the losses of crops mixed with those of `partner`; both targets count, by their share."""
         own: dict[str, Tensor] = self(embedding, batch, margin)
         if share == 1.0:
             return own
@@ -54,7 +54,7 @@ class Objective(nn.Module):
 
 
 def centred(teacher: Teacher, speeds: tuple[float, ...], train: NDArray[np.bool_]) -> Tensor:
-    """Targets `[speeds, rows, dim]` of unit length about the training mean; zeros where there is none."""
+    """Subtract the training mean and scale to unit length: `[speeds, rows, dim]`, zero without a target."""
     known = [teacher.speeds.index(s) if s in teacher.speeds else None for s in speeds]
     mean = np.mean([teacher.embeddings[k][train].mean(axis=0) for k in known if k is not None], axis=0)
     targets = [

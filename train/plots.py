@@ -1,4 +1,4 @@
-"""A run's journal as one picture."""
+"""Draws the journals of training runs."""
 
 from __future__ import annotations
 

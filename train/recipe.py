@@ -1,4 +1,4 @@
-"""A training recipe: one small YAML file that fixes everything but where the data lies."""
+"""Training recipes: small YAML files that fix everything but the place of the data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Recipe:
     `margin_ramp` of the run. A weight of 0 leaves its loss out: AAM-softmax, angular prototypical
     (which draws two crops a speaker), the teachers' embeddings through a projection. `mixup` is the
     alpha of its Beta distribution, and `averaging` the decay a step of the moving average of the
-    weights, which is what is validated and kept; 0 is without either. `gradient_clip` 0 does not clip.
+    weights, which is what is validated and kept; 0 leaves either out. `gradient_clip` 0 does not clip.
     `heads_first` is the share of the run in which the trunk stands still: where it begins with a trained
     one (`--from`), the new heads' first gradients would spoil it.
     `speakers` above 0 trains on that many of the speakers only, drawn once. The corpora named in `leave_out`

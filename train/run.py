@@ -49,6 +49,7 @@ def prepare(
         recipe = replace(recipe, seed=seed)
     trials = read_trials(trials_file)
     manifest = Manifest.read(manifest_files, trials.recordings).without(recipe.leave_out)
+    manifest.check_speakers()
     manifest.rows(trials.recordings)  # raises now, not at the first validation, if one is missing
     teachers = tuple(Teacher.load(paths, len(manifest.paths)) for paths in teacher_files)
     if recipe.teacher_weight and not teachers:
@@ -65,6 +66,7 @@ def prepare(
     features = cache_features(manifest, front_end, cache, recipe.copies, recipe.served, workers, progress)
     if recipe.speakers:
         manifest = manifest.drawn(recipe.speakers)
+        manifest.check_speakers()
     return Prepared(recipe, TrainingData(manifest, features, trials, teachers))
 
 

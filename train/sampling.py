@@ -1,4 +1,4 @@
-"""Which crops a training step sees: a pure function of the seed and the step, so that resuming is exact."""
+"""Draws the crops of each training step by seed and step alone, so that a resumed run repeats none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from sayso.train.waveform import Copy
 
 @dataclass(frozen=True)
 class Batch:
-    """Features `[batch, frames, n_mels]` as they are cached, and of each crop: its class (the speaker,
-    at its speed), the manifest row, and the index of its speed."""
+    """The crops of one training step.
+
+    features: float16 `[batch, frames, n_mels]`, as they are cached.
+    speakers: the class of each crop, which is its speaker at its speed.
+    rows: the row of each crop's recording in the manifest.
+    speeds: the index of each crop's speed.
+    """
 
     features: NDArray[np.float16]
     speakers: NDArray[np.int64]
@@ -93,7 +98,7 @@ class Prefetcher:
         self._ahead: tuple[int, Future[Batch]] | None = None
 
     def batch(self, step: int) -> Batch:
-        """The batch of `step`; afterwards the next one is being drawn."""
+        """Return the batch of `step`, and begin to draw the next one."""
         ready = self._ahead
         now = ready[1].result() if ready and ready[0] == step else self.sampler.batch(step, self.size)
         self._ahead = (step + 1, self._pool.submit(self.sampler.batch, step + 1, self.size))

@@ -18,7 +18,7 @@ from sayso.models.kaldi import kaldi_fbank
 from sayso.runtime.errors import ModelError
 from sayso.runtime.session import open_session
 from sayso.train.manifest import DataError, Manifest
-from sayso.train.waveform import change_speed, read_recording, recording_length
+from sayso.train.waveform import change_speed, check_recordings, read_recording, recording_length
 
 _BATCH = 32
 
@@ -110,6 +110,7 @@ def _embed_at(
     """Embeddings float32 `[speeds, recordings, dim]`; zero where a recording is not trained on."""
     embed = _campplus() if network is None else _onnx(network)
     rows = np.flatnonzero(manifest.train)
+    check_recordings([manifest.root / manifest.paths[i] for i in rows], workers)
     # What is beyond the first `seconds` at any speed makes no difference.
     longest = seconds * max(speeds)
     lengths = np.array([min(recording_length(manifest.root / manifest.paths[i]), longest) for i in rows])

@@ -40,7 +40,7 @@ class NonFiniteLoss(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run reads: features of all recordings, who speaks, the teachers' vectors, dev trials."""
+    """All that a run reads: the recordings' features and speakers, the teachers' vectors, the dev trials."""
 
     manifest: Manifest
     features: FeatureStore
@@ -60,7 +60,7 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
 
 
 def _moving_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
-    """An exponential moving average that soon forgets the first steps' weights, which are no use."""
+    """Make an exponential moving average that soon forgets the useless weights of the first steps."""
 
     def average(averaged: _Tensors, current: _Tensors, steps: Tensor | int) -> None:
         kept = min(decay, (1.0 + float(steps)) / (10.0 + float(steps)))
@@ -125,7 +125,7 @@ class Trainer:
 
     @property
     def validated(self) -> nn.Module:
-        """The trunk that is validated and kept: the weight average where the recipe asks for one."""
+        """The trunk that is validated and kept: the moving average where the recipe asks for it."""
         trunk: nn.Module = self.averaged.module if self.averaged is not None else self.network.trunk
         return trunk
 
@@ -229,7 +229,7 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> float:
-        """EER on the dev trials from one centred 3 s window a recording (the full pipeline comes later)."""
+        """Measure the EER on the dev trials from the middle 3 s of each recording."""
         trunk = self.validated.eval()
         frames = seconds_to_frames(VALIDATION_WINDOW_S)
         rows = self.data.validation_rows()
@@ -271,7 +271,7 @@ class Trainer:
 
 @torch.inference_mode()
 def largest_outputs(trunk: nn.Module, features: Tensor) -> dict[str, float]:
-    """The largest magnitude that each layer of a trunk puts out for a batch, in order of running."""
+    """Measure the largest magnitude of each layer's output for a batch, in the order of running."""
     largest: dict[str, float] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:

@@ -7,7 +7,8 @@ different talker), the room, what else sounds there, the line, the level.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -26,6 +27,8 @@ Waveform = NDArray[np.float32]
 _TELEPHONE_RATE = 8_000
 # WAV subtypes of libsndfile: G.711 mu-law and A-law, none, GSM 06.10, ADPCM.
 TELEPHONE_CODECS = ("ULAW", "ALAW", "PCM_16", "GSM610", "MS_ADPCM")
+_BLOCK = 1 << 20  # samples read at once by a check
+_NAMED = 20  # files in an error's message
 _FORMATS = (("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"))
 
 
@@ -51,6 +54,40 @@ def read_recording(path: Path) -> Waveform:
         raise DataError(f"cannot read the recording {path}: {error}") from error
     mono: Waveform = audio.mean(axis=1)
     return mono if rate == SAMPLE_RATE else _resample(mono, rate, SAMPLE_RATE, "HQ")
+
+
+def check_recordings(
+    files: Sequence[Path],
+    workers: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Read every file from beginning to end, so that bad ones are known before the long work begins.
+
+    `progress` is called with the files read and their total. Raises `DataError` naming the files that cannot
+    be read, up to 20 of them.
+    """
+
+    def problem(file: Path) -> str | None:
+        try:
+            with sf.SoundFile(file) as audio:
+                for block in audio.blocks(_BLOCK, dtype="float32"):
+                    if not np.isfinite(block).all():
+                        return f"{file}: holds samples that are not finite"
+        except (OSError, sf.SoundFileError) as error:
+            return f"{file}: {error}"
+        return None
+
+    problems = []
+    with ThreadPoolExecutor(workers) as pool:
+        for done, text in enumerate(pool.map(problem, files), start=1):
+            problems += [text] if text else []
+            progress(done, len(files))
+    if problems:
+        more = f"\nand {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        raise DataError(
+            f"{len(problems)} of {len(files)} recordings cannot be read; mend them, or take them out of the "
+            "manifest:\n" + "\n".join(problems[:_NAMED]) + more
+        )
 
 
 def recording_length(path: Path) -> float:

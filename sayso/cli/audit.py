@@ -18,7 +18,10 @@ app = group("audit")
 def verify(
     head: Annotated[
         str | None,
-        typer.Option(metavar="ENTRY:MAC", help="What an earlier run printed: has to be there still."),
+        typer.Option(
+            metavar="ENTRY:MAC",
+            help="The head that an earlier run printed; its entry must still be in the log.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,10 +39,12 @@ def verify(
 
 @app.command("list")
 def list_(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    speaker: Annotated[str | None, typer.Option(help="Only this speaker's, also after deletion.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only entries of this tenant.")] = None,
+    speaker: Annotated[
+        str | None, typer.Option(help="Only entries of this speaker, also after deletion.")
+    ] = None,
     after: Annotated[int, typer.Option(min=0, help="Start after this entry.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="The most entries to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """List entries, oldest first. Speakers appear as pseudonyms."""

@@ -12,6 +12,7 @@ import typer
 
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName
+from sayso.cli.evaluation import Root, TrialFile
 from sayso.cli.groups import group
 from sayso.listen import FileError
 from sayso.runtime.errors import ModelError
@@ -46,25 +47,25 @@ def latency(
     chosen = common.settings()
     with common.progress_bar() as bar:
 
-        def told(name: str) -> Callable[[int, int], None]:
+        def progress(name: str) -> Callable[[int, int], None]:
             task = bar.add_task(name, total=None)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
-        found = models.measure(chosen.models, chosen.provider, rounds, told("models"))
-        served = path.measure(chosen.models, chosen.provider, rounds, told("calls"))
+        measured = models.measure(chosen.models, chosen.provider, rounds, progress("models"))
+        served = path.measure(chosen.models, chosen.provider, rounds, progress("calls"))
         beside = (
-            others.compare(chosen.models, chosen.provider, others.default_folder(), rounds, told("peers"))
+            others.compare(chosen.models, chosen.provider, others.default_folder(), rounds, progress("peers"))
             if peers
             else {}
         )
     if plot:
-        draw_latency(found, served, beside, plot)
+        draw_latency(measured, served, beside, plot)
     facts = {
-        **found.to_dict(),
+        **measured.to_dict(),
         "served": served.to_dict(),
         "peers": {n: asdict(t) for n, t in beside.items()},
     }
-    text = [models.table(found), path.table(served), *([others.table(beside)] if beside else [])]
+    text = [models.table(measured), path.table(served), *([others.table(beside)] if beside else [])]
     common.show(facts, as_json, "\n\n".join(text))
 
 
@@ -74,21 +75,21 @@ def load(
     model: ModelName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify calls at rising rates against a real server until it saturates, beside a bare loop."""
+    """Send verify calls at rising rates to a real server until it saturates; time a bare loop beside it."""
     from sayso.bench.load import measure, table
 
     chosen = common.settings()
     name = model or chosen.default_model or next(iter(chosen.models))
     with common.progress_bar() as bar:
         task = bar.add_task("rates", total=None)
-        found = measure(
+        measured = measure(
             name,
             common.model_path(name),
             chosen.provider,
             seconds,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    common.show(found.to_dict(), as_json, table(found))
+    common.show(measured.to_dict(), as_json, table(measured))
 
 
 @app.command()
@@ -100,9 +101,9 @@ def search(
     plot: Annotated[Path | None, typer.Option(help="Draw the medians into this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search among 1,000 to 1,000,000 made speakers in one tenant, and in 1,000 tenants; the service's start.
+    """Time searches among 1,000 to 1,000,000 synthetic speakers, in one tenant and in 1,000, and the start.
 
-    A million take 5 GB of memory, and as much in the folder for temporary files.
+    A million speakers take 5 GB of memory, and as much in the folder for temporary files.
     """
     from sayso.bench.search import measure, table
 
@@ -113,12 +114,12 @@ def search(
             raise ModelError("plots need matplotlib: install Sayso with pip install '.[plots]'") from error
     with common.progress_bar() as bar:
         task = bar.add_task("search", total=None)
-        found = measure(
+        measured = measure(
             up_to, queries, common.settings().models, lambda what: bar.update(task, description=what)
         )
     if plot:
-        draw_search(found, plot)
-    common.show(found.to_dict(), as_json, table(found))
+        draw_search(measured, plot)
+    common.show(measured.to_dict(), as_json, table(measured))
 
 
 @app.command()
@@ -129,7 +130,7 @@ def replicas(
     model: ModelName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Two replicas over one on the same PostgreSQL, and how many decisions a second that server takes."""
+    """Compare two replicas with one on the same PostgreSQL, and count the decisions that it takes."""
     from sayso.bench.replicas import measure, table
 
     chosen = common.settings()
@@ -142,14 +143,14 @@ def replicas(
     }
     with common.progress_bar() as bar:
         task = bar.add_task("rounds", total=None)
-        found = measure(
+        measured = measure(
             store,
             settings,
             seconds,
             rounds,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    common.show(found.to_dict(), as_json, table(found))
+    common.show(measured.to_dict(), as_json, table(measured))
 
 
 @app.command()
@@ -186,11 +187,11 @@ def scale(
 
 @app.command()
 def conditions(
-    trials: Annotated[Path, typer.Option(help="A trial list: `1 a.wav b.wav` a line.")],
-    root: Annotated[Path, typer.Option(help="The folder its paths are relative to.")],
+    trials: TrialFile,
+    root: Root,
     as_json: AsJson = False,
 ) -> None:
-    """EER of each served model with 1 to 10 s of speech, at 8 kHz, and in noise."""
+    """Measure the EER of each served model with 1 to 10 s of speech, at 8 kHz, and in noise."""
     from sayso.bench.conditions import measure, table
     from sayso.evaluate.trials import read_trials
 
@@ -209,14 +210,16 @@ def conditions(
 
 @app.command()
 def study(
-    folder: Annotated[Path, typer.Argument(help="Holds one folder a row, as make study leaves them.")],
-    trials: Annotated[Path, typer.Option(help="A trial list: `1 a.wav b.wav` a line.")],
-    root: Annotated[Path, typer.Option(help="The folder its paths are relative to.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder with one folder for each row, as `make study` leaves them.")
+    ],
+    trials: TrialFile,
+    root: Root,
     reference: Annotated[str, typer.Option(help="The row whose speed is 1.")] = "baseline-asp",
     plot: Annotated[Path | None, typer.Option(help="Draw the runs' journals into this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The study's table, and what the levels of each network do."""
+    """Print the study's table, and what the levels of each network do."""
     try:
         from sayso.bench.study import collect, table
         from sayso.train.plots import draw_journals

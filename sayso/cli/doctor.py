@@ -1,4 +1,4 @@
-"""`sayso doctor`: what this machine, its models and its store are like, and what to mend."""
+"""`sayso doctor`: says how machine, models, store, keys and network are, and what to mend."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: `look` works but may surprise, `broken` keeps the service from its work."""
+    """The state of one thing: `look` works but may surprise, `broken` keeps the service from its work.
+
+    `told` says what was found, `fix` what to do about it.
+    """
 
     what: str
     state: State
@@ -54,35 +57,74 @@ class Finding:
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look at hardware, provider, models, store and keys, and say what to mend; 1 if something is broken."""
-    found = list(examine(common.settings()))
-    common.show([asdict(one) for one in found], as_json, "\n".join(_line(one) for one in found))
-    if any(one.state == "broken" for one in found):
+    with common.stages() as stage:
+        stage("looking")
+        findings = list(examine(common.settings()))
+    text = "\n".join(_line(finding) for finding in findings)
+    common.show([asdict(finding) for finding in findings], as_json, text)
+    if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)
 
 
 def examine(chosen: Settings) -> Iterator[Finding]:
-    """Everything there is to say, in the order in which one thing needs another."""
+    """Look at everything, in the order in which one thing needs another.
+
+    What cannot be looked at, such as a folder of another user, is broken; the rest is looked at all the same.
+    """
     for sentence in mistyped(os.environ):
         yield Finding("settings", "look", sentence, "docs/settings.md lists them")
-    yield from _hardware(chosen)
-    yield from _provider(chosen)
+    yield from _reported("machine", _hardware(chosen))
+    yield from _reported("provider", _provider(chosen))
     served: dict[str, ServedModel] = {}
     try:
         served = load_models(chosen, Metrics())
         yield from _models(served)
-    except (RuntimeFault, ServiceError) as error:
+    except (RuntimeFault, ServiceError, OSError) as error:
         yield Finding("models", "broken", str(error))
     finally:
         for model in served.values():
             model.embedder.close()
-    yield from _disk(chosen)
-    yield from _store(chosen, served)
-    yield from _network(chosen)
+    yield from _reported("data", _disk(chosen))
+    yield from _reported("store", _store(chosen, served))
+    yield from _reported("network", _network(chosen))
 
 
-def _line(one: Finding) -> str:
-    text = f"{one.state:<7} {one.what:<10} {one.told}"
-    return f"{text}\n{'':<18} -> {one.fix}" if one.fix else text
+def _reported(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Pass findings on; an error of the operating system becomes one of them."""
+    try:
+        yield from findings
+    except OSError as error:
+        path = Path(error.filename) if error.filename else None
+        if isinstance(error, PermissionError) and path is not None:
+            yield Finding(what, "broken", f"{path} cannot be read: {_ownership(path)}", _as_owner(path))
+        else:
+            yield Finding(what, "broken", f"{error.strerror or error}{f': {path}' if path else ''}")
+
+
+def _owned(path: Path) -> tuple[Path, str]:
+    """The nearest folder or file up from `path` that can be looked at, and its owner's name or number."""
+    for place in (path, *path.absolute().parents):
+        try:
+            return place, place.owner()
+        except KeyError:  # a user without a name, as in a container
+            return place, str(place.stat().st_uid)
+        except OSError:
+            continue
+    return path, "somebody else"
+
+
+def _ownership(path: Path) -> str:
+    place, owner = _owned(path)
+    return f"{place} belongs to {owner}, you are {common.user()}"
+
+
+def _as_owner(path: Path) -> str:
+    return f"run it as the user of the service: sudo -u {_owned(path)[1]} sayso doctor"
+
+
+def _line(finding: Finding) -> str:
+    text = f"{finding.state:<7} {finding.what:<10} {finding.told}"
+    return f"{text}\n{'':<18} -> {finding.fix}" if finding.fix else text
 
 
 def _hardware(chosen: Settings) -> Iterator[Finding]:
@@ -106,7 +148,7 @@ def _hardware(chosen: Settings) -> Iterator[Finding]:
 
 
 def _quota() -> float | None:
-    """CPUs that the container's quota grants, None without one."""
+    """Return the CPUs that the container's quota grants, None without a quota."""
     try:
         allowed, period = _CPU_QUOTA.read_text().split()
     except (OSError, ValueError):
@@ -151,12 +193,12 @@ def _models(served: dict[str, ServedModel]) -> Iterator[Finding]:
 
 
 def _disk(chosen: Settings) -> Iterator[Finding]:
-    folder = next(p for p in (chosen.data_dir, *chosen.data_dir.absolute().parents) if p.exists())
+    folder = _owned(chosen.data_dir)[0]
     free = shutil.disk_usage(folder).free
     told = f"{chosen.data_dir}, {free / _GIB:.1f} GiB free"
     if not os.access(folder, os.W_OK | os.X_OK):
         fix = f"let the user of the service write to {folder}, or choose another SAYSO_DATA_DIR"
-        yield Finding("data", "broken", f"{told}: {folder} cannot be written to", fix)
+        yield Finding("data", "broken", f"{told}: {folder} cannot be written to; {_ownership(folder)}", fix)
     elif free < _LITTLE_FREE:
         state: State = "broken" if free < _LEAST_FREE else "look"
         yield Finding("data", state, told, "make room: a full disk refuses every enrolment")
@@ -244,7 +286,7 @@ def _backups(store: Store) -> Iterator[Finding]:
 
 
 def _master_key(chosen: Settings) -> Iterator[Finding]:
-    """The store was opened, so the key is the right one; what is left is who else may read it."""
+    """Look at who else may read the master key: it is the right one, since the store was opened."""
     if chosen.master_key is not None:
         yield Finding("master key", "ok", "opens the store; it comes from SAYSO_MASTER_KEY")
         return

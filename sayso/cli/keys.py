@@ -24,10 +24,10 @@ def _facts(key: ApiKey) -> dict[str, Any]:
 
 @app.command()
 def create(
-    tenant: Annotated[str, typer.Option(help="Whose speakers it may touch.")] = "default",
+    tenant: Annotated[str, typer.Option(help="The tenant whose speakers the key may touch.")] = "default",
     scope: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(SCOPES)}.")] = None,
-    label: Annotated[str, typer.Option(help="What it is for.")] = "",
-    days: Annotated[int | None, typer.Option(min=1, help="Expire after so many days.")] = None,
+    label: Annotated[str, typer.Option(help="A note on what the key is for.")] = "",
+    days: Annotated[int | None, typer.Option(min=1, help="The days until the key expires.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key; its text is shown only now.
@@ -81,14 +81,14 @@ def rotate(
 @app.command("rotate-master")
 def rotate_master(
     new_file: Annotated[
-        Path | None, typer.Option(help="Take the new key from this file, made if there is none.")
+        Path | None, typer.Option(help="Take the new key from this file; it is made if it does not exist.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Wrap all keys with a new master key.
 
-    It takes the place of the present file, the old one is kept beside it, and a running service follows. With
-    --new-file start the service again with that file.
+    The new key takes the place of the present file, the old key is kept beside it, and a running service
+    follows. With --new-file start the service again with that file.
     """
     chosen = common.settings()
     source = chosen.key_source

@@ -1,4 +1,4 @@
-"""`sayso store ...`: from one database to another, and indexes of large tenants."""
+"""`sayso store ...`: copies a store to another database, and indexes large tenants."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def copy(source: Address, target: Address, as_json: AsJson = False) -> None:
         raise CopyRefused(f"{ours} is no file.")
     keys, required = chosen.key_source, chosen.enroll_required_speech_s
     with (
-        closing(open_database(ours, patient=True)) as one,
-        closing(open_database(theirs, patient=True)) as other,
+        closing(open_database(ours, patient=True)) as source_database,
+        closing(open_database(theirs, patient=True)) as target_database,
         common.progress_bar() as bar,
     ):
         tasks: dict[str, TaskID] = {}
@@ -48,7 +48,7 @@ def copy(source: Address, target: Address, as_json: AsJson = False) -> None:
                 tasks[table] = bar.add_task(table, total=total)
             bar.update(tasks[table], completed=done)
 
-        copied = copy_store(one, other, keys, advance)
+        copied = copy_store(source_database, target_database, keys, advance)
     with Store(ours, required, keys) as before, Store(theirs, required, keys) as after:
         differing = differing_answers(before, after)
     if differing:
@@ -78,20 +78,22 @@ def index(
         searching = index_of(store)
         if not isinstance(searching, PostgresIndex):
             raise InvalidField("SAYSO_STORE", "the embedded store has no such index; it always scans")
-        found = searching.large(above)
+        tenants = searching.large(above)
         with common.progress_bar() as bar:
-            task = bar.add_task("indexes", total=sum(not one.indexed for one in found))
-            for one in found:
-                if not one.indexed:
-                    searching.make_index(one.tenant, one.model_sha256)
+            task = bar.add_task("indexes", total=sum(not tenant.indexed for tenant in tenants))
+            for tenant in tenants:
+                if not tenant.indexed:
+                    searching.make_index(tenant.tenant, tenant.model_sha256)
                     bar.advance(task)
     lines = [
-        f"{one.tenant}\tmodel {one.model_sha256[:12]}\t{one.templates} templates\t"
-        + ("had an index" if one.indexed else "indexed")
-        for one in found
+        f"{tenant.tenant}\tmodel {tenant.model_sha256[:12]}\t{tenant.templates} templates\t"
+        + ("had an index" if tenant.indexed else "indexed")
+        for tenant in tenants
     ]
     common.show(
-        [asdict(one) for one in found], as_json, "\n".join(lines) or f"no tenant has more than {above}"
+        [asdict(tenant) for tenant in tenants],
+        as_json,
+        "\n".join(lines) or f"no tenant has more than {above}",
     )
 
 

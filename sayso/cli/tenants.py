@@ -38,7 +38,7 @@ def keep_recordings(
     """Choose whether enrolled recordings are kept, sealed, so that another model can embed them later."""
     with common.store() as store:
         store.tenants.keep_recordings(tenant, keep)
-    text = f"{tenant}: recordings are {'kept from now on' if keep else 'not kept; there are none any more'}"
+    text = f"{tenant}: recordings are {'kept from now on' if keep else 'not kept; earlier ones are deleted'}"
     common.show({"tenant": tenant, "keep_recordings": keep}, as_json, text)
 
 

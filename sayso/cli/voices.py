@@ -1,7 +1,8 @@
-"""`sayso enroll`, `verify` and `identify`: the service's decisions without the service."""
+"""`sayso enroll`, `verify` and `identify`: what the service does, on the same store, without the service."""
 
 from __future__ import annotations
 
+import itertools
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -9,12 +10,16 @@ from typing import Annotated
 
 import typer
 
-from sayso.bulk import Report, enroll_all, read_source
+from sayso.bulk import Person, Report, Row, enroll_all, enroll_person, loose_rows, read_source
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName, Tenant
-from sayso.enroll.errors import SpeakerNotFound
-from sayso.service.idempotency import id_from
-from sayso.service.schemas import Identification, IdentifyThreshold, ThresholdOut, Verification
+from sayso.service.schemas import (
+    EnrollmentAdded,
+    Identification,
+    IdentifyThreshold,
+    ThresholdOut,
+    Verification,
+)
 
 app = typer.Typer()
 
@@ -33,7 +38,7 @@ def enroll(
         typer.Option("--from", help="Many at once: a folder with one folder a speaker, or a CSV."),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="With --from: write what became of each recording here, as CSV.")
+        Path | None, typer.Option(help="With --from: write the outcome for each recording to this CSV.")
     ] = None,
     tenant: Tenant = "default",
     as_json: AsJson = False,
@@ -42,35 +47,49 @@ def enroll(
     if source is not None:
         if speaker_id is not None:
             raise typer.BadParameter("--from takes ids and recordings from the folder or CSV: give no others")
-        return _enroll_many(source, report, tenant, as_json)
+        _enroll_many(source, report, tenant, as_json)
+        return
     if speaker_id is None or not files:
         raise typer.BadParameter("give an id and recordings, or --from FOLDER")
-    recordings = [file.read_bytes() for file in files]  # all of them, before anything is changed
-    with common.engine() as engine:
-        try:
-            engine.store.speaker(tenant, speaker_id)
-        except SpeakerNotFound:
-            engine.store.create_speaker(tenant, speaker_id)
-        # The id follows from the bytes: the same command again adds nothing twice.
-        added = [
-            engine.enroll(common.call(tenant), speaker_id, data, id_from("enr", data)) for data in recordings
-        ]
+    person = Person(speaker_id, files=files)
+    with common.engine() as engine, common.stages() as stage:
+        done = itertools.count(1)
+        outcomes = enroll_person(
+            engine, person, lambda: common.call(tenant), lambda: stage("recordings", next(done), len(files))
+        )
+    refused = [row for row, _ in outcomes if row.outcome == "refused"]
+    for row in refused:
+        typer.echo(f"sayso: {row.path}: {row.detail}", err=True)
+    added = [item for _, item in outcomes if item is not None]
+    answers = [asdict(row) if item is None else item.model_dump() for row, item in outcomes]
+    if added or as_json:
+        common.show(answers, as_json, _enrolment(speaker_id, added, len(files)))
+    if refused:
+        raise typer.Exit(1)
+
+
+def _enrolment(speaker_id: str, added: list[EnrollmentAdded], tried: int) -> str:
+    if not added:
+        return f"{speaker_id}: nothing was enrolled"
     last = added[-1]
     text = f"{speaker_id}: {last.status}, {last.net_speech_s:.1f} s of speech"
     if last.remaining_speech_s:
         text += f", {last.remaining_speech_s:.1f} s more needed"
-    return common.show([item.model_dump() for item in added], as_json, text)
+    return text if len(added) == tried else f"{text}; {len(added)} of {tried} recordings taken"
 
 
 def _enroll_many(source: Path, report: Path | None, tenant: str, as_json: bool) -> None:
-    people = read_source(source)
-    rows = []
+    read = read_source(source)
+    people = read.people
+    loose = [file for file in read.loose if report is None or file.resolve() != report.resolve()]
+    rows: list[Row] = []
     with ExitStack() as stack:
         written = Report(stack.enter_context(report.open("w", newline=""))) if report else None
         engine = stack.enter_context(common.engine())
         bar = stack.enter_context(common.progress_bar())
         task = bar.add_task("recordings", total=sum(len(person.files) for person in people))
-        for row in enroll_all(engine, people, lambda: common.call(tenant), lambda: bar.advance(task)):
+        enrolled_rows = enroll_all(engine, people, lambda: common.call(tenant), lambda: bar.advance(task))
+        for row in itertools.chain(loose_rows(loose), enrolled_rows):
             rows.append(row)
             if written:
                 written.add(row)
@@ -128,9 +147,10 @@ def _verification(answer: Verification) -> str:
 
 def _identification(answer: Identification) -> str:
     reason = f" ({answer.reason})" if answer.reason else ""
-    found = f" {answer.speaker_id}" if answer.speaker_id else ""
+    speaker = f" {answer.speaker_id}" if answer.speaker_id else ""
     lines = [
-        f"{answer.decision}{found}{reason}: threshold {_threshold(answer.threshold)} among {answer.searched}"
+        f"{answer.decision}{speaker}{reason}: threshold {_threshold(answer.threshold)} among
+        {answer.searched}"
     ]
     lines += [f"  {c.rank}. {c.speaker_id}  score {_score(c.score)}{_llr(c.llr)}" for c in answer.candidates]
     return "\n".join(lines)

@@ -138,9 +138,22 @@ def test_a_bad_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, name:
     assert name in done.stderr
 
 
-def test_enrolling_is_all_or_nothing_and_repeatable(run: Run, files: Path) -> None:
-    assert run("enroll", "ann", "ann/0.wav", "missing.wav", check=False).returncode == 1
-    assert run("speakers", "show", "ann", check=False).returncode == 1
+def test_enrolling_names_what_it_refuses_does_the_rest_and_is_repeatable(run: Run, files: Path) -> None:
+    (files / "noise.wav").write_bytes(b"no recording at all")
+    done = run("enroll", "ann", "ann/0.wav", "noise.wav", "missing.wav", "ann/1.wav", check=False)
+    assert done.returncode == 1
+    assert "ann: enrolled" in done.stdout
+    assert "2 of 4 recordings taken" in done.stdout
+    noise, missing = done.stderr.splitlines()
+    assert noise.startswith("sayso: noise.wav: this is no audio format that is read")
+    assert missing == "sayso: missing.wav: No such file or directory"
+    # Nobody is created without a recording.
+    done = run("enroll", "erin", "noise.wav", "missing.wav", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert run("speakers", "show", "erin", check=False).returncode == 1
+    answers = json.loads(run("enroll", "ann", "noise.wav", "ann/0.wav", "--json", check=False).stdout)
+    assert (answers[0]["outcome"], answers[0]["code"]) == ("refused", "audio_undecodable")
+    assert answers[1]["status"] == "enrolled"
     for _ in range(2):
         run("enroll", "ann", "ann/0.wav", "ann/1.wav")
         assert json.loads(run("speakers", "show", "ann", "--json").stdout)["enrollments"] == 2
@@ -186,3 +199,25 @@ def test_the_serving_commands_never_load_torch() -> None:
         "sys.exit(str(bad) if bad else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_templates_are_evaluated_and_few_speakers_said_so(run: Run, files: Path) -> None:
+    """Lists of templates, the warning and the missing interval of two speakers, and --halves on them."""
+    (files / "t.map").write_text("ann ann/0.wav ann/1.wav\nbob bob/0.wav\n")
+    (files / "t.trials").write_text("ann ann/2.wav target\nann bob/1.wav nontarget\nbob bob/1.wav target\n")
+    words = ("baseline", "--trials", "t.trials", "--root", ".")
+    done = run("--json", "evaluate", *words, "--map", "t.map")
+    result = json.loads(done.stdout)
+    assert (result["targets"], result["nontargets"], result["speakers"]) == (2, 1, 2)
+    assert result["eer_interval"] is None
+    assert "t.trials has 2 speakers" in result["warnings"][0]
+    assert "sayso: warning: t.trials has 2 speakers" in done.stderr
+    assert "no interval: 2 speakers are too few" in run("evaluate", *words, "--map", "t.map").stdout
+
+    refused = run("evaluate", *words, "--map", "t.map", "--halves", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "use a list of more speakers, or leave --halves out" in refused.stderr
+    refused = run("evaluate", *words, check=False)
+    assert refused.returncode == 1
+    assert "2 files cannot be used" in refused.stderr
+    assert "If these are templates, give their recordings with --map" in refused.stderr

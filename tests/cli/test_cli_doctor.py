@@ -1,6 +1,11 @@
 """`sayso doctor` tells what is well, what may surprise, and what keeps the service from its work."""
 
 import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +16,7 @@ import pytest
 from enroll_samples import recording
 from process import Run
 
-from sayso.cli import doctor
+from sayso.cli import common, doctor
 from sayso.cli.doctor import Finding, examine
 from sayso.enroll import clock
 from sayso.enroll.keys import SCOPES
@@ -32,10 +37,10 @@ class Disk(NamedTuple):
 def look(folder: Path, **values: Any) -> dict[str, list[Finding]]:
     """What is found, by what was looked at."""
     chosen = Settings(**{"data_dir": folder, "models": {"nested": MODEL}, **values})
-    found: dict[str, list[Finding]] = {}
-    for one in examine(chosen):
-        found.setdefault(one.what, []).append(one)
-    return found
+    findings: dict[str, list[Finding]] = {}
+    for finding in examine(chosen):
+        findings.setdefault(finding.what, []).append(finding)
+    return findings
 
 
 def only(found: dict[str, list[Finding]], what: str) -> tuple[str, str, str | None]:
@@ -150,3 +155,50 @@ def test_an_open_door_is_told(tmp_path: Path) -> None:
     assert "in the clear" in found["network"][0].told
     closed = look(tmp_path, host="0.0.0.0", metrics_key="sixteen characters")
     assert len(closed["network"]) == 1
+
+
+CAPLESS = shutil.which("setpriv") is not None and hasattr(os, "getuid") and os.getuid() == 0
+
+
+@pytest.mark.skipif(not CAPLESS, reason="needs root, to be without root's rights")
+def test_a_store_of_another_user_is_reported(store: Store, tmp_path: Path) -> None:
+    """As in a container or after `sudo`: one line is broken, the others are there."""
+    data = tmp_path / "theirs"
+    data.mkdir()
+    (data / "sayso.db").touch()
+    shutil.chown(data, 65534)
+    data.chmod(0o700)
+    words = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "sayso", "doctor"]
+    environment = {**os.environ, "SAYSO_DATA_DIR": str(data)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.splitlines()
+    (broken,) = [line for line in lines if line.startswith("broken  store")]
+    owner = pwd.getpwuid(65534).pw_name
+    assert f"belongs to {owner}, you are {pwd.getpwuid(0).pw_name}" in broken
+    assert any(line.startswith("broken  data") and "cannot be written to" in line for line in lines)
+    assert any(line.startswith("ok      machine") for line in lines)
+    assert any("network" in line for line in lines)
+
+
+def test_what_cannot_be_looked_at_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(chosen: Settings, served: Any) -> Iterator[Finding]:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "sayso.db"))
+        yield
+
+    monkeypatch.setattr(doctor, "_store", refuse)
+    findings = look(tmp_path)
+    state, told, fix = only(findings, "store")
+    assert state == "broken"
+    assert f"{tmp_path} belongs to {tmp_path.owner()}, you are " in told
+    assert fix is not None
+    assert f"sudo -u {tmp_path.owner()}" in fix
+    assert "network" in findings
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert common.user() == str(os.getuid())

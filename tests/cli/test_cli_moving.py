@@ -10,6 +10,8 @@ import pytest
 from process import Run
 from sounds import voice_of
 
+from sayso.bulk import BulkError, read_source
+
 
 @pytest.fixture
 def voices(tmp_path: Path) -> Path:
@@ -63,6 +65,43 @@ def test_a_csv_brings_names_and_groups(run: Run, voices: Path) -> None:
     assert "missing.wav: No such file or directory" in done.stdout
     shown = json.loads(run("speakers", "show", "a-1", "--json").stdout)
     assert (shown["name"], shown["groups"], shown["status"]) == ("Ann Ode", ["night", "staff"], "enrolled")
+
+
+def test_loose_recordings_are_reported_and_names_become_ids(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    for name in ("Tom Jones/1.wav", "J\u00fcrgen/1.wav", "anna.wav", ".DS_Store", ".hidden/1.wav", "b.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(voice_of(name, 0, 16 if "/" in name else 5))
+    (folder / "noise").mkdir()
+    (folder / "noise/1.wav").write_text("no recording")
+    done = run("enroll", "--from", "v", "--report", "v/report.csv", check=False)
+    assert done.returncode == 1
+    assert "2 of 5 recordings taken; 2 of 3 speakers enrolled" in done.stdout
+    by_file = {Path(row["path"]).name: row for row in rows(folder / "report.csv") if row["code"]}
+    assert by_file["anna.wav"]["code"] == by_file["b.txt"]["code"] == "no_speaker"
+    assert "put it into a folder named after its speaker" in by_file["anna.wav"]["detail"]
+    speakers = json.loads(run("speakers", "list", "--json").stdout)["items"]
+    assert {s["id"]: s["name"] for s in speakers} == {"Tom-Jones": "Tom Jones", "Jurgen": "J\u00fcrgen"}
+    again = run("enroll", "--from", "v", "--report", "v/report.csv", "--json", check=False)
+    assert [row["outcome"] for row in json.loads(again.stdout)].count("known") == 2
+
+
+def test_two_names_never_become_one_speaker(tmp_path: Path) -> None:
+    for name in ("Tom Jones", "Tom-Jones"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.wav").touch()
+    with pytest.raises(BulkError, match="'Tom-Jones' and 'Tom Jones' would both get the id Tom-Jones"):
+        read_source(tmp_path)
+    people = tmp_path / "p.csv"
+    people.write_text("path,speaker\n1.wav,Tom Jones\n2.wav,Tom  Jones\n")
+    with pytest.raises(BulkError, match="would both get the id"):
+        read_source(people)
+    names = ("\u5c71\u7530", "\u5c71\u672c")  # two that no Latin letter is left of
+    rows = [f"1.wav,{names[0]},Yamada", f"2.wav,{names[0]},", f"3.wav,{names[1]},"]
+    people.write_text("\n".join(["path,speaker,name", *rows]))
+    yamada, yamamoto = read_source(people).people
+    assert (yamada.name, len(yamada.files), yamamoto.name) == ("Yamada", 2, names[1])
+    assert yamada.id != yamamoto.id
 
 
 @pytest.mark.parametrize(

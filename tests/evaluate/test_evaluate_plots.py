@@ -1,10 +1,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from sayso.evaluate import plots as module
 from sayso.evaluate.plots import PlotsUnavailableError, det_plot, score_plot
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -24,6 +26,19 @@ def test_det_plot_draws_good_and_hopeless_models(tmp_path: Path) -> None:
 def test_score_plot_draws_thresholds(tmp_path: Path) -> None:
     score_plot(*made(0.3), {"eer": 0.35, "fmr=0.01": 0.43}, tmp_path / "scores.svg")
     assert "<svg" in (tmp_path / "scores.svg").read_text()
+
+
+def test_names_of_near_thresholds_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand in the legend, where each has a place of its own; nothing is written over the curves."""
+    kept: list[Any] = []
+    monkeypatch.setattr(module, "_save", lambda figure, path: kept.append(figure))
+    score_plot(*made(0.3), {"eer": 0.350, "fmr=0.01": 0.351, "fmr=0.001": 0.352}, tmp_path / "s.png")
+    (figure,) = kept
+    figure.canvas.draw()
+    assert not figure.axes[0].texts
+    boxes = [text.get_window_extent() for text in figure.legends[0].get_texts()]
+    assert len(boxes) == 5
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_a_plot_of_nothing_is_refused(tmp_path: Path) -> None:

