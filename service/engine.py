@@ -134,7 +134,7 @@ class Engine:
             audio=AudioOut.model_validate(report),
             models=[model.ref for model in self.models.values()],
             request_id=call.request_id,
-            timings_ms=self._timings(call, "all"),
+            timings_ms=self._timings(call, "enroll", "all"),
         )
 
     def verify(self, call: Call, speaker_id: str, data: Audio, model_name: str | None = None) -> Verification:
@@ -163,7 +163,7 @@ class Engine:
             audio=AudioOut.model_validate(heard.report),
             model=model.ref,
             request_id=call.request_id,
-            timings_ms=self._timings(call, model.name),
+            timings_ms=self._timings(call, "verify", model.name),
         )
 
     def identify(
@@ -223,7 +223,7 @@ class Engine:
             audio=AudioOut.model_validate(heard.report),
             model=model.ref,
             request_id=call.request_id,
-            timings_ms=self._timings(call, model.name),
+            timings_ms=self._timings(call, "identify", model.name),
         )
 
     def compare(self, call: Call, first: bytes, second: bytes, model_name: str | None = None) -> Comparison:
@@ -246,7 +246,7 @@ class Engine:
             audio=[AudioOut.model_validate(h.report) for h in heard],
             model=model.ref,
             request_id=call.request_id,
-            timings_ms=self._timings(call, model.name),
+            timings_ms=self._timings(call, "compare", model.name),
         )
 
     def embedding(self, call: Call, data: bytes, model_name: str | None = None) -> EmbeddingOut:
@@ -261,7 +261,7 @@ class Engine:
             audio=AudioOut.model_validate(heard.report),
             model=model.ref,
             request_id=call.request_id,
-            timings_ms=self._timings(call, model.name),
+            timings_ms=self._timings(call, "embedding", model.name),
         )
 
     def embed_kept(self, data: bytes, model_name: str) -> NDArray[np.float32]:
@@ -338,11 +338,11 @@ class Engine:
             request=call.request_id,
         )
 
-    def _timings(self, call: Call, model: str) -> dict[str, float]:
-        """Close the call's clock: observe each stage and give them in milliseconds."""
+    def _timings(self, call: Call, kind: str, model: str) -> dict[str, float]:
+        """Stop the call's clock, observe every stage for calls of this kind, and return milliseconds."""
         call.stages["total"] = time.perf_counter() - call.started
         for name, seconds in call.stages.items():
-            self.metrics.stage_seconds.labels(name, model).observe(seconds)
+            self.metrics.stage_seconds.labels(name, model, kind).observe(seconds)
         return {name: round(seconds * 1000, 3) for name, seconds in call.stages.items()}
 
 

@@ -33,7 +33,7 @@ class Metrics:
         self.stage_seconds = Histogram(
             "sayso_stage_seconds",
             "Time in each stage: decode, speech, queue, embed, search, store, total.",
-            ["stage", "model"],
+            ["stage", "model", "call"],
             buckets=_SECONDS,
             registry=r,
         )

@@ -1,4 +1,8 @@
-"""Every served model on one recording, in one call: what each decides, and how long each takes."""
+"""Every served model on one recording, in one call: what each decides, and how long each takes.
+
+It is for looking, so nothing counts: the recording is not used up, and no attempt on a speaker is counted or
+refused. That is why it asks for the scope `scores`, which people hold and applications need not.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ import time
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict
 
+from sayso.enroll.keys import ApiKey
 from sayso.runtime.audio import decode
 from sayso.runtime.embedder import Embedding
-from sayso.service.auth import Verifier
+from sayso.service.auth import KeyWith
 from sayso.service.call import Call
 from sayso.service.engine import Engine
 from sayso.service.idempotency import IdempotentRoute
@@ -21,6 +26,7 @@ from sayso.service.uploads import audio_body, recordings
 from sayso.service.work import engine_of, work
 
 router = APIRouter(prefix="/v1", tags=["decisions"], route_class=IdempotentRoute)
+Analyst = Annotated[ApiKey, Depends(KeyWith("scores"))]
 
 
 class SideBySideResult(BaseModel):
@@ -48,13 +54,16 @@ class SideBySide(BaseModel):
 @router.post("/models/compare", summary="The models side by side", openapi_extra=audio_body())
 async def side_by_side(
     request: Request,
-    key: Verifier,
+    key: Analyst,
     speaker_id: Annotated[
         str | None, Query(max_length=128, description="Verify against this speaker; without, identify.")
     ] = None,
     rounds: Annotated[int, Query(ge=1, le=20, description="How often each model is timed.")] = 5,
 ) -> SideBySide:
-    """Decide on one recording with every served model, then time the networks, taking turns."""
+    """Decide on one recording with every served model, then time the networks, taking turns.
+
+    Nothing is kept of it, and it is not refused if it was used before.
+    """
     (data,) = await recordings(request)
     return await work(request, key, _all_models, engine_of(request), data, speaker_id, rounds)
 
@@ -63,12 +72,12 @@ def _all_models(call: Call, engine: Engine, data: bytes, speaker_id: str | None,
     recording = decode(data, engine.settings.max_audio_s)
     answers: list[Verification | Identification] = []
     for name in engine.models:
-        # A clock and stages of its own, but one attempt: the recording is used once.
-        one = replace(call, stages={}, started=time.perf_counter())
+        # Its own clock and stages, and no attempt: see the module's docstring.
+        model_call = replace(call, attempt=None, stages={}, started=time.perf_counter())
         if speaker_id is None:
-            answers.append(engine.identify(one, recording, name))
+            answers.append(engine.identify(model_call, recording, name))
         else:
-            answers.append(engine.verify(one, speaker_id, recording, name))
+            answers.append(engine.verify(model_call, speaker_id, recording, name))
     _, speech = engine.detector.detect(recording)
     timed: dict[str, list[Embedding]] = {name: [] for name in engine.models}
     for _ in range(rounds):
@@ -81,7 +90,7 @@ def _all_models(call: Call, engine: Engine, data: bytes, speaker_id: str | None,
                 verification=answer if isinstance(answer, Verification) else None,
                 identification=answer if isinstance(answer, Identification) else None,
                 windows=timed[name][0].windows,
-                embed_ms=[round(one.embed_s * 1000, 3) for one in timed[name]],
+                embed_ms=[round(embedding.embed_s * 1000, 3) for embedding in timed[name]],
             )
             for name, answer in zip(engine.models, answers, strict=True)
         ],

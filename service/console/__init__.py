@@ -1,4 +1,4 @@
-"""The web console and the API's page: static files, served to anybody; what they ask for needs a key."""
+"""The web console and the API's page: static files, which need no key; the calls that they make do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 FILES = Path(str(files("sayso.service.console") / "static"))
-# Nothing from anywhere else: it works where there is no internet, and no foreign script gets the key.
+# Only this service: the console works without internet, and no foreign script can read the key.
 _POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "media-src 'self' blob:; style-src 'self'{styles}; base-uri 'none'; form-action 'none'; "
@@ -20,7 +20,7 @@ _POLICY = (
 _COMMON = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # asked again each time, answered 304: an upgrade shows at once
+    "Cache-Control": "no-cache",  # browsers ask again at each load, so an upgrade shows at once
 }
 _CONSOLE = {
     **_COMMON,

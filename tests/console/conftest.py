@@ -112,8 +112,14 @@ def open_tab(playwright: Any, server: Server) -> Iterator[Callable[..., Tab]]:
     """`open_tab(microphone=FILE)`: the console in a browser of its own."""
     browsers = []
 
+    usual = server
+
     def opened(
-        microphone: Path | None = None, allowed: bool = True, key: str | None = "", **options: Any
+        microphone: Path | None = None,
+        allowed: bool = True,
+        key: str | None = "",
+        server: Server = usual,
+        **options: Any,
     ) -> Tab:
         flags = [*FLAGS, *([ALLOWED] if allowed else [])]
         if microphone is not None:

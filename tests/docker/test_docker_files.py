@@ -79,10 +79,10 @@ def test_every_metric_named_is_one_that_the_service_has(where: str, expression: 
 def test_the_labels_asked_for_are_those_that_are_set() -> None:
     metrics = Metrics()
     metrics.scores.labels("verify", "nested").observe(0.5)
-    metrics.stage_seconds.labels("embed", "nested").observe(0.005)
+    metrics.stage_seconds.labels("embed", "nested", "verify").observe(0.005)
     text = metrics.text().decode()
     assert 'sayso_score_bucket{call="verify",le="0.4",model="nested"}' in text
-    assert 'sayso_stage_seconds_bucket{le="0.02883",model="nested",stage="embed"}' in text
+    assert 'sayso_stage_seconds_bucket{call="verify",le="0.02883",model="nested",stage="embed"}' in text
     assert 'sayso_study_latency_seconds{network="baseline"} 0.0314' in text
 
 

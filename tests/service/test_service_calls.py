@@ -237,7 +237,8 @@ def test_metrics_show_stages_decisions_and_the_study(service: Any) -> None:
     text = service.get("/metrics", key=None).text
     for line in (
         'sayso_decisions_total{call="verify",decision="accept",model="baseline"} 1.0',
-        'sayso_stage_seconds_count{model="baseline",stage="embed"} 1.0',
+        'sayso_stage_seconds_count{call="verify",model="baseline",stage="embed"} 1.0',
+        'sayso_stage_seconds_count{call="enroll",model="all",stage="embed"} 2.0',
         'sayso_study_latency_seconds{network="nested"} 0.02883',
         'sayso_requests_total{method="POST",route="/v1/identify",status="400"} 1.0',
         'sayso_refusals_total{code="audio_undecodable"} 1.0',

@@ -29,7 +29,7 @@ NEEDED = {
     "POST /v1/speakers/{speaker_id}/verify": "verify",
     "POST /v1/identify": "verify",
     "POST /v1/compare": "verify",
-    "POST /v1/models/compare": "verify",
+    "POST /v1/models/compare": "scores",
     "POST /v1/embeddings": "embed",
     "GET /v1/models": "read",
 }

@@ -47,11 +47,37 @@ def test_what_it_refuses(both: Any, query: str, code: str) -> None:
     assert both.post(f"/v1/models/compare{query}", content=voice_of("ann", 2)).json()["code"] == code
 
 
-def test_it_uses_a_recording_once(make_service: Callable[..., Any]) -> None:
-    service = make_service(models={n: SHIPPED_MODELS / f"{n}.onnx" for n in ("baseline", "nested")})
+@pytest.fixture
+def strict(make_service: Callable[..., Any]) -> Any:
+    """Locks a speaker at the first failure and accepts no recording twice."""
+    service = make_service(
+        attempts_before_lock=1, models={n: SHIPPED_MODELS / f"{n}.onnx" for n in ("baseline", "nested")}
+    )
     service.enrolled("ann", voice_of("ann", 1, 16))
+    return service
+
+
+def test_it_neither_uses_a_recording_up_nor_refuses_a_used_one(strict: Any) -> None:
     data = voice_of("ann", 2, 7)
-    first = service.post("/v1/models/compare?speaker_id=ann", content=data)
-    assert [one["verification"]["decision"] for one in first.json()["results"]] == ["accept", "accept"]
-    again = service.post("/v1/models/compare?speaker_id=ann", content=data)
-    assert (again.status_code, again.json()["code"]) == (409, "recording_replayed")
+    look = "/v1/models/compare?rounds=1&speaker_id=ann"
+    decided = [strict.post(look, content=data).json()["results"] for _ in range(2)]
+    assert [[r["verification"]["decision"] for r in results] for results in decided] == [["accept"] * 2] * 2
+    verify = "/v1/speakers/ann/verify"
+    assert strict.post(verify, content=data).json()["decision"] == "accept"
+    assert strict.post(verify, content=data).json()["code"] == "recording_replayed"
+    assert strict.post(look, content=data).status_code == 200
+
+
+def test_it_counts_no_attempt(strict: Any) -> None:
+    look = "/v1/models/compare?rounds=1&speaker_id=ann"
+    for _ in range(3):
+        assert strict.post(look, content=voice_of("dan", 1, 7)).status_code == 200
+    assert (
+        strict.post("/v1/speakers/ann/verify", content=voice_of("ann", 2, 7)).json()["decision"] == "accept"
+    )
+
+
+def test_it_is_for_those_who_may_see_scores(strict: Any) -> None:
+    key = strict.new_key("default", ("read", "verify", "enroll"))
+    answer = strict.post("/v1/models/compare?rounds=1", content=voice_of("ann", 2, 7), key=key)
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")

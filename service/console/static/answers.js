@@ -1,21 +1,17 @@
 // What the service answered, shown so that a person sees why.
 
-import { distributions, evidence } from "./chart.js";
-import { counted, h, millis, percent, score, seconds } from "./dom.js";
+import { counted, h, millis, percent, score, seconds, table } from "./dom.js";
+import { evidence, kindOf, picture } from "./scores.js";
 
 const WORDS = {
-  accept: ["Accept", "accept"],
-  match: ["Match", "accept"],
-  reject: ["Reject", "reject"],
-  no_match: ["No match", "reject"],
-  inconclusive: ["Inconclusive", "doubt"],
-  ambiguous: ["Ambiguous", "doubt"],
+  accept: "Accept", match: "Match", reject: "Reject", no_match: "No match",
+  inconclusive: "Inconclusive", ambiguous: "Ambiguous",
 };
 const REASONS = {
-  short_speech: "the recording is short and its score close to the threshold: ask for another",
-  noisy: "the recording is noisy and its score close to the threshold: ask for another",
-  clipped: "the recording is clipped and its score close to the threshold: ask for another",
-  small_margin: "the best two candidates score nearly the same",
+  short_speech: "the recording is short and its score is close to the threshold. Ask for another one",
+  noisy: "the recording is noisy and its score is close to the threshold. Ask for another one",
+  clipped: "the recording is clipped and its score is close to the threshold. Ask for another one",
+  small_margin: "the best two candidates have nearly the same score",
   no_candidates: "nobody who could be compared is enrolled",
 };
 const WARNINGS = {
@@ -31,21 +27,23 @@ function sentence(answer) {
     accept: `This sounds like ${who}.`,
     reject: `This does not sound like ${who}.`,
     match: `This sounds like ${who}.`,
-    no_match: answer.searched ? "This sounds like nobody who was searched." : "There is nobody to search.",
-    ambiguous: "Two speakers fit too well to choose.",
+    no_match: answer.searched ? "Nobody who was searched sounds enough like this." : "There is nobody to search.",
+    ambiguous: "Two speakers sound so much like this that neither can be chosen.",
     inconclusive: "This recording cannot decide.",
   }[answer.decision];
 }
 
+// The decision in a word.
+export const wordOf = (answer) => WORDS[answer.decision];
+
 export function verdict(answer, final = true) {
-  const [word, kind] = WORDS[answer.decision];
-  return h("div", { className: `verdict ${kind}` },
-    h("h2", {}, word),
+  return h("div", { className: `verdict ${kindOf(answer)}` },
+    h("h2", {}, wordOf(answer)),
     h("p", {}, sentence(answer), answer.reason ? ` Why: ${REASONS[answer.reason] ?? answer.reason}.` : ""),
     final ? null : h("p", { className: "hint" }, "So far. More speech makes it surer."));
 }
 
-function facts(pairs) {
+export function facts(pairs) {
   return h("dl", { className: "facts" }, pairs.filter(Boolean).map(([name, value]) =>
     h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
@@ -55,25 +53,8 @@ export function audioFacts(audio) {
     ["Net speech", `${seconds(audio.net_speech_s)} of ${seconds(audio.duration_s)}`],
     audio.snr_db === null ? null : ["Signal to noise", `${audio.snr_db.toFixed(0)} dB`],
     ["Clipped", percent(audio.clipping)],
-    audio.warnings.length ? ["Mind", audio.warnings.map((w) => WARNINGS[w] ?? w).join(", ")] : null,
+    audio.warnings.length ? ["Warnings", audio.warnings.map((w) => WARNINGS[w] ?? w).join(", ")] : null,
   ];
-}
-
-// A key without the scope `scores` is told decisions only.
-function marks(answer) {
-  const all = answer.candidates?.slice(0, 5).map((c) => ({ value: c.score, name: c.speaker_id }))
-    ?? [{ value: answer.score, name: "score" }];
-  return all.filter((mark) => mark.value !== null);
-}
-
-export function pictureOf(answer, model) {
-  return distributions({
-    histogram: model?.card?.calibration?.histogram ?? null,
-    threshold: answer.threshold,
-    marks: marks(answer),
-    verdict: WORDS[answer.decision][1],
-    name: answer.model.name,
-  });
 }
 
 // A whole answer. `models` are those of /v1/models, or an empty list for a key that may not read them.
@@ -81,8 +62,8 @@ export function answerPanel(answer, models, final = true) {
   const model = models.find((m) => m.name === answer.model.name);
   return [
     verdict(answer, final),
-    pictureOf(answer, model),
-    h("ul", { className: "evidence" }, evidence(answer).map((line) => h("li", {}, line))),
+    picture(answer, model),
+    h("ul", { className: "evidence" }, evidence(answer, model).map((line) => h("li", {}, line))),
     answer.candidates?.length ? candidateTable(answer) : null,
     facts([
       ...audioFacts(answer.audio),
@@ -90,19 +71,15 @@ export function answerPanel(answer, models, final = true) {
       answer.searched === undefined ? null : ["Searched", counted(answer.searched, "speaker")],
       ["Model", answer.model.name],
       ["Network", millis(answer.timings_ms.embed)],
-      ["In all", millis(answer.timings_ms.total)],
+      ["Whole call", millis(answer.timings_ms.total)],
     ]),
   ];
 }
 
 function candidateTable(answer) {
-  return h("div", { className: "scroll", tabindex: "0", role: "region", "aria-label": "Candidates" },
-    h("table", {},
-      h("caption", {}, answer.margin === null || answer.margin === undefined ? "Candidates" : `Candidates; the first leads by ${answer.margin.toFixed(3)}`),
-      h("thead", {}, h("tr", {}, ["Rank", "Speaker", "Score", "LLR"].map((t) => h("th", { scope: "col" }, t)))),
-      h("tbody", {}, answer.candidates.map((c) => h("tr", {},
-        h("td", {}, c.rank), h("th", { scope: "row" }, c.speaker_id), h("td", { className: "number" }, c.score === null ? "–" : score(c.score)),
-        h("td", { className: "number" }, c.llr === null ? "–" : c.llr.toFixed(1).replace("-", "−")))))));
+  const lead = answer.margin === null || answer.margin === undefined ? "" : ` The first leads by ${answer.margin.toFixed(3)}.`;
+  return table({ name: "Candidates", caption: `Candidates, the nearest first.${lead}`, heads: ["Speaker", "Score", "LLR"] },
+    answer.candidates.map((c) => [
+      c.speaker_id, c.score === null ? "–" : score(c.score), c.llr === null ? "–" : c.llr.toFixed(1).replace("-", "−"),
+    ]));
 }
-
-export { facts };

@@ -79,16 +79,16 @@ export const sideBySide = (audio, speaker_id, rounds) =>
   request("POST", "v1/models/compare", { audio, params: { speaker_id, rounds } });
 export const metrics = () => request("GET", "metrics", { accept: "text" });
 
-// Every speaker of the tenant, a page at a time; a console for people stops at some thousand.
+// The tenant's speakers, asked for page by page; a console for people stops at some thousand.
 export async function allSpeakers(limit = 5000) {
-  const found = [];
+  const all = [];
   let cursor = null;
   do {
     const page = await speakers({ limit: 1000, cursor });
-    found.push(...page.items);
+    all.push(...page.items);
     cursor = page.next_cursor;
-  } while (cursor && found.length < limit);
-  return found;
+  } while (cursor && all.length < limit);
+  return all;
 }
 
 // Wait until the process answers again.

@@ -7,6 +7,8 @@ import { field, fill, h, notice } from "./dom.js";
 import { enrollPage } from "./enroll.js";
 import { latencyPage } from "./latency.js";
 import { peoplePage } from "./people.js";
+import { KEY_COMMAND, problemBox } from "./problems.js";
+import { studyPage } from "./study.js";
 
 const PAGES = {
   verify: ["Verify", verifyPage],
@@ -15,7 +17,9 @@ const PAGES = {
   speakers: ["Speakers", peoplePage],
   compare: ["Compare", comparePage],
   latency: ["Latency", latencyPage],
+  study: ["The study", studyPage],
 };
+const UNLISTED = ["study"]; // reached from the pages that name it
 const main = document.getElementById("main");
 const context = { models: [] };
 let leave = null;
@@ -27,7 +31,7 @@ const here = () => {
 };
 
 function nav(current) {
-  fill(document.getElementById("nav"), Object.entries(PAGES).map(([name, [label]]) =>
+  fill(document.getElementById("nav"), Object.entries(PAGES).filter(([name]) => !UNLISTED.includes(name)).map(([name, [label]]) =>
     h("li", {}, h("a", { href: `#/${name}`, "aria-current": name === current ? "page" : null }, label))));
 }
 
@@ -44,17 +48,15 @@ async function open(focus) {
   document.title = `${PAGES[name][0]} · Sayso`;
   const page = h("div", { className: "page" });
   try {
-    const left = await PAGES[name][1](page, context);
+    const leaveIt = await PAGES[name][1](page, context);
     if (mine !== turn) {
-      left?.();
+      leaveIt?.();
       return;
     }
-    leave = left;
+    leave = leaveIt;
   } catch (error) {
     if (mine !== turn) return;
-    fill(page, h("h1", {}, PAGES[name][0]), notice("error", h("p", {}, error.message),
-      error instanceof api.Refused && error.problem.status === 403
-        ? h("p", {}, "This page needs a key that may do it: ", h("code", {}, "sayso keys create --scope read --scope enroll --scope verify --scope scores")) : null));
+    fill(page, h("h1", {}, PAGES[name][0]), problemBox(error));
   }
   fill(main, page);
   if (focus) main.focus({ preventScroll: true });
@@ -66,11 +68,11 @@ function askKey(problem) {
   const input = h("input", { type: "password", autocomplete: "off", required: true, spellcheck: "false" });
   const problems = h("div", {}, problem ? notice("error", h("p", {}, problem)) : null);
   const form = h("form", { className: "stack" },
-    field("API key", input, "Kept in this page’s memory only: reloading forgets it."),
+    field("API key", input, "It is kept in this page’s memory only: reloading the page forgets it."),
     h("div", {}, h("button", { type: "submit" }, "Go on")), problems,
     h("details", {}, h("summary", {}, "I have no key"),
-      h("p", {}, "The first start of the service prints one. On its machine this makes another:"),
-      h("pre", {}, h("code", {}, "sayso keys create --scope read --scope enroll --scope verify --scope scores"))));
+      h("p", {}, "The first start of the service printed a key. On the service’s machine this makes another:"),
+      h("pre", {}, h("code", {}, KEY_COMMAND))));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     api.setKey(input.value.trim());
@@ -102,7 +104,7 @@ api.onAway(async () => {
   if (waiting) return;
   waiting = true;
   const bar = document.getElementById("away");
-  fill(bar, h("p", {}, h("strong", {}, "The server does not answer."), " Trying again every two seconds. What was recorded here was not decided."));
+  fill(bar, h("p", {}, h("strong", {}, "The server does not answer."), " The console tries again every two seconds. A recording that was under way was not decided on."));
   await api.back();
   fill(bar);
   waiting = false;

@@ -1,42 +1,15 @@
 // Recording and dropping: where a voice comes into the console.
 
 import { Away } from "./api.js";
-import { announce, fill, h, notice, seconds, uniqueId } from "./dom.js";
-import { LiveStream } from "./live.js";
+import { announce, fill, h, reveal, seconds, uniqueId } from "./dom.js";
+import { levelPicture } from "./levels.js";
+import { LiveStream, LocalRecording } from "./live.js";
 import { Microphone } from "./microphone.js";
+import { problemBox } from "./problems.js";
 
-const HISTORY = 120; // bars of the level picture
 const RECENT = 24; // messages, about a second
 const QUIET_DB = -45;
 const LOUD_DB = -1;
-
-function levelPicture() {
-  const canvas = h("canvas", { className: "levels", width: 720, height: 96, "aria-hidden": "true" });
-  const past = [];
-  function draw() {
-    const paint = canvas.getContext("2d");
-    const style = getComputedStyle(canvas);
-    paint.clearRect(0, 0, canvas.width, canvas.height);
-    const step = canvas.width / HISTORY;
-    past.forEach(({ db, speaking }, i) => {
-      const tall = Math.max(2, ((db + 60) / 60) * (canvas.height - 8));
-      paint.fillStyle = style.getPropertyValue(speaking ? "--speech" : "--line");
-      paint.fillRect((HISTORY - past.length + i) * step, (canvas.height - tall) / 2, step - 2, tall);
-    });
-  }
-  return {
-    canvas,
-    add(db, speaking) {
-      past.push({ db, speaking });
-      if (past.length > HISTORY) past.shift();
-      draw();
-    },
-    clear() {
-      past.length = 0;
-      draw();
-    },
-  };
-}
 
 // `level` and `peak` are the highest of the last second: between two words everybody is quiet.
 function tip(level, peak, { clipping, speaking, audio_s: audio }) {
@@ -47,77 +20,109 @@ function tip(level, peak, { clipping, speaking, audio_s: audio }) {
   return ["good", "Good level."];
 }
 
-// The panel. `before()` gives the stream's first message (or its promise), or throws an Error for people; `decided(message)`
-// gets decisions as they come; `ended(message, file)` the last word with the recording; `files(list)` what
-// was dropped or chosen.
-export function capturePanel({ before, decided = () => {}, ended, files, multiple = false, goal }) {
+// The panel.
+//   before()               the stream's first message (or its promise), or null for a recording that no stream
+//                          follows; throws an Error for people. It is called before files are taken, too.
+//   heard(message)         how much speech there is, as the person speaks
+//   decided(message)       a decision so far; returns it in a word
+//   ended(message, file)   the last word, null without a stream, and the recording as a file
+//   files(list)            what was dropped or chosen
+//   busy(on)               whether a recording is being made or worked on
+// `enough` says in words that there is enough speech.
+export function capturePanel({
+  before, heard = () => {}, decided = () => {}, ended, files, busy = () => {}, multiple = false, enough = "enough to decide",
+}) {
   const picture = levelPicture();
   const record = h("button", { type: "button", className: "record" }, "Record");
-  const problems = h("div", {});
+  const problems = h("div", { className: "problems" });
   const speech = h("progress", { max: 1, value: 0, "aria-label": "Net speech" });
-  const said = h("p", { className: "said" }, "Not recording.");
+  const status = h("p", { className: "said" }, "Not recording.");
   const level = h("p", { className: "level-tip" });
+  const soFar = h("p", { className: "so-far" }); // for those who do not see the answer beside the levels
   const chooser = h("input", {
     type: "file", className: "visually-hidden", id: uniqueId("file"), multiple,
-    accept: "audio/*,.wav,.flac,.mp3,.ogg,.opus",
+    accept: "audio/*,.wav,.flac,.mp3,.ogg,.opus,.m4a,.mp4,.3gp,.amr,.webm,.caf",
   });
   const drop = h("label", { className: "drop", for: chooser.id },
     h("span", {}, h("strong", {}, multiple ? "Drop recordings here" : "Drop a recording here"), " or choose ",
       multiple ? "files" : "a file"),
-    h("span", { className: "hint" }, "WAV, FLAC, MP3, Ogg Vorbis or Opus"));
-  const live = h("div", { className: "live", hidden: true }, picture.canvas, speech, said, level);
+    h("span", { className: "hint" }, "What phones, browsers and recorders make: M4A, WebM, WAV, FLAC, MP3, Ogg"));
+  const live = h("div", { className: "live", hidden: true }, picture.node, speech, status, level, soFar);
   const recent = [];
   let current = null;
 
-  const problem = (error) => {
-    fill(problems, notice("error", h("p", {}, error.message)));
-    if (error instanceof Away) said.textContent = "Not recording.";
-  };
+  function problem(error) {
+    fill(problems, problemBox(error));
+    reveal(problems);
+    if (error instanceof Away) status.textContent = "Not recording.";
+  }
 
-  function show(message) {
-    picture.add(Math.max(-60, message.level_db), message.speaking);
-    const wanted = message.net_speech_s + message.remaining_speech_s;
-    speech.max = wanted;
+  function showSpeech(message) {
+    const required = message.net_speech_s + message.remaining_speech_s;
+    speech.max = required;
     speech.value = message.net_speech_s;
     speech.classList.toggle("full", message.remaining_speech_s === 0);
-    const more = message.remaining_speech_s > 0
-      ? `${seconds(message.remaining_speech_s)} more`
-      : goal === "enroll" ? "enough to enrol" : "enough to decide";
-    fill(said, h("strong", {}, seconds(message.net_speech_s)), " of speech, ", h("strong", {}, more));
+    const more = message.remaining_speech_s > 0 ? `${seconds(message.remaining_speech_s)} more` : enough;
+    fill(status, h("strong", {}, seconds(message.net_speech_s)), " of speech, ", h("strong", {}, more));
     announce(`${message.net_speech_s.toFixed(0)} seconds of speech, ${more}`);
+    heard(message);
+  }
+
+  function show(message) {
+    picture.add(message.level_db, message.speaking);
+    if (message.type === "speech") showSpeech(message);
+    else fill(status, h("strong", {}, seconds(message.audio_s)), " recorded");
     recent.push(message);
     if (recent.length > RECENT) recent.shift();
-    const highest = (name) => Math.max(...recent.map((one) => one[name]));
+    const highest = (name) => Math.max(...recent.map((past) => past[name]));
     const [kind, text] = tip(highest("level_db"), highest("peak_db"), message);
     level.className = `level-tip ${kind}`;
     level.textContent = text;
   }
 
-  async function start() {
+  function clear() {
     fill(problems);
     picture.clear();
+    recent.length = 0;
+    speech.value = 0;
+    speech.classList.remove("full");
+    level.textContent = "";
+    fill(soFar);
+  }
+
+  function began(first) {
+    live.hidden = false;
+    speech.hidden = first === null;
+    record.textContent = "Stop";
+    record.classList.add("on");
+    record.disabled = false;
+    status.textContent = "Speak now.";
+    announce("Recording. Speak now.", true);
+  }
+
+  async function start() {
+    clear();
     const microphone = new Microphone();
     const mine = { microphone, stream: null };
     current = mine;
     record.disabled = true;
+    busy(true);
     try {
       const first = await before();
       await microphone.start((samples) => mine.stream?.send(samples));
-      mine.stream = new LiveStream({ ...first, encoding: "pcm_s16le", sample_rate: microphone.rate }, (message) => {
-        if (message.type === "speech") show(message);
-        else if (message.type === "decision") decided(message);
-      });
-      live.hidden = false;
-      record.textContent = "Stop";
-      record.classList.add("on");
-      record.disabled = false;
-      said.textContent = "Speak now.";
-      announce("Recording. Speak now.", true);
+      const tell = (message) => {
+        if (message.type === "decision") fill(soFar, "So far: ", h("strong", {}, decided(message)));
+        else if (message.type !== "started") show(message);
+      };
+      mine.stream = first === null ? new LocalRecording(microphone.rate, tell)
+        : new LiveStream({ ...first, encoding: "pcm_s16le", sample_rate: microphone.rate }, tell);
+      began(first);
       const message = await mine.stream.last;
       await microphone.stop();
-      said.textContent = `Recorded ${seconds(mine.microphone.chunks.length * 2048 / mine.microphone.rate)}.`;
+      status.textContent = `Recorded ${seconds(microphone.seconds)}.`;
       level.textContent = "";
-      ended(message, microphone.file());
+      fill(soFar);
+      await ended(message, microphone.file());
     } catch (error) {
       await microphone.stop();
       problem(error);
@@ -126,6 +131,7 @@ export function capturePanel({ before, decided = () => {}, ended, files, multipl
       record.disabled = false;
       record.textContent = "Record";
       record.classList.remove("on");
+      busy(false);
     }
   }
 
@@ -134,7 +140,7 @@ export function capturePanel({ before, decided = () => {}, ended, files, multipl
       await start();
     } else if (current.stream) {
       record.disabled = true;
-      said.textContent = "Deciding.";
+      status.textContent = "Deciding.";
       await current.microphone.stop();
       current?.stream.stop();
     }
@@ -142,17 +148,20 @@ export function capturePanel({ before, decided = () => {}, ended, files, multipl
 
   async function take(list) {
     const chosen = [...list].slice(0, multiple ? undefined : 1);
-    if (!chosen.length) return;
-    fill(problems);
+    if (!chosen.length || current) return;
+    clear();
+    live.hidden = true;
+    busy(true);
+    drop.classList.add("busy");
     try {
       await before();
-      drop.classList.add("busy");
       await files(chosen);
     } catch (error) {
       problem(error);
     } finally {
       drop.classList.remove("busy");
       chooser.value = "";
+      busy(false);
     }
   }
   chooser.addEventListener("change", () => take(chooser.files));
@@ -169,6 +178,12 @@ export function capturePanel({ before, decided = () => {}, ended, files, multipl
 
   return {
     node: h("div", { className: "capture" }, record, live, chooser, drop, problems),
+    // Nothing of the last recording is left to be seen: somebody else comes next.
+    clear() {
+      if (current) return;
+      clear();
+      live.hidden = true;
+    },
     leave() {
       current?.microphone.stop();
       current?.stream?.abandon();

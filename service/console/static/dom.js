@@ -28,19 +28,42 @@ export const uniqueId = (prefix) => `${prefix}-${(number += 1)}`;
 export function field(label, control, hint) {
   const id = uniqueId("field");
   control.id = id;
-  const said = hint ? h("p", { className: "hint", id: `${id}-hint` }, hint) : null;
-  if (said) control.setAttribute("aria-describedby", said.id);
-  return h("div", { className: "field" }, h("label", { for: id }, label), control, said);
+  const note = hint ? h("p", { className: "hint", id: `${id}-hint` }, hint) : null;
+  if (note) control.setAttribute("aria-describedby", note.id);
+  return h("div", { className: "field" }, h("label", { for: id }, label), control, note);
 }
 
-// Tell screen readers, at most once a second and never the same thing twice in a row.
-let told = "";
-let toldAt = 0;
+// Tell screen readers: never the same thing twice in a row, and every second and a half at most unless `urgent`.
+let announced = "";
+let announcedAt = 0;
 export function announce(text, urgent = false) {
   const now = performance.now();
-  if (text === told || (!urgent && now - toldAt < 1500)) return;
-  [told, toldAt] = [text, now];
+  if (text === announced || (!urgent && now - announcedAt < 1500)) return;
+  [announced, announcedAt] = [text, now];
   document.getElementById("announcer").textContent = text;
+}
+
+// Scroll to what has just appeared, if its beginning is not seen.
+export function reveal(node) {
+  const { top } = node.getBoundingClientRect();
+  if (top >= 0 && top < innerHeight - 120) return;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  node.scrollIntoView({ block: "start", behavior: still ? "auto" : "smooth" });
+}
+
+// A table whose first cell of each row is its heading. `stack`: in a narrow place every cell stands under its
+// column's name, so that no column is cut off. The roles keep it a table for screen readers when it is stacked.
+export function table({ name, caption, heads, stack = false }, rows) {
+  return h("div", { className: "scroll", tabindex: "0", role: "region", "aria-label": name },
+    h("table", { role: "table", className: stack ? "stacked" : null },
+      caption ? h("caption", {}, caption) : null,
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" },
+        heads.map((text) => h("th", { scope: "col", role: "columnheader" }, text)))),
+      h("tbody", { role: "rowgroup" }, rows.map(([first, ...rest]) => h("tr", { role: "row" },
+        h("th", { scope: "row", role: "rowheader" }, first),
+        rest.map((cell, i) => h("td", {
+          role: "cell", className: "number", "data-head": cell instanceof HTMLButtonElement ? null : heads[i + 1],
+        }, cell)))))));
 }
 
 export function confirmed(question, action) {

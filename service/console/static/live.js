@@ -1,4 +1,4 @@
-// One recording over the WebSocket, while it is spoken.
+// One recording while it is spoken: over the WebSocket, or kept here until it is done.
 
 import { Away, Refused, streamUrl, theKey } from "./api.js";
 
@@ -42,5 +42,41 @@ export class LiveStream {
 
   abandon() {
     this.socket.close();
+  }
+}
+
+const decibels = (amplitude) => (amplitude > 0 ? 20 * Math.log10(amplitude) : -Infinity);
+
+// A recording that nothing is decided on while it is spoken: it says how loud it is. Used like a LiveStream;
+// `last` resolves to null.
+export class LocalRecording {
+  constructor(rate, tell) {
+    this.rate = rate;
+    this.tell = tell;
+    this.count = 0;
+    this.clipped = 0;
+    this.last = new Promise((resolve, reject) => {
+      this.stop = () => resolve(null);
+      this.abandon = () => reject(new Error("The recording was abandoned."));
+    });
+  }
+
+  send(samples) {
+    let [squares, peak] = [0, 0];
+    for (const value of samples) {
+      squares += value * value;
+      peak = Math.max(peak, Math.abs(value));
+      if (Math.abs(value) >= 32767) this.clipped += 1;
+    }
+    this.count += samples.length;
+    const level = decibels(Math.sqrt(squares / samples.length) / 32768);
+    this.tell({
+      type: "level",
+      audio_s: this.count / this.rate,
+      level_db: level,
+      peak_db: decibels(peak / 32768),
+      clipping: this.clipped / this.count,
+      speaking: level > -45, // loud enough to be speech, which nothing here can tell
+    });
   }
 }

@@ -1,6 +1,6 @@
-// The microphone as 16-bit samples, untouched: browsers' noise suppression changes voices.
+// The microphone as 16-bit samples, unprocessed: browsers' noise suppression changes voices.
 
-const WANTED = { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
+const CONSTRAINTS = { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
 
 export class MicrophoneUnusable extends Error {}
 
@@ -28,7 +28,7 @@ export class Microphone {
         + "or drop a recording here instead.");
     }
     try {
-      this.media = await navigator.mediaDevices.getUserMedia({ audio: WANTED });
+      this.media = await navigator.mediaDevices.getUserMedia({ audio: CONSTRAINTS });
     } catch (error) {
       throw new MicrophoneUnusable(reason(error));
     }
@@ -49,6 +49,10 @@ export class Microphone {
     if (this.tap) this.tap.port.onmessage = null;
     this.media?.getTracks().forEach((track) => track.stop());
     if (this.context && this.context.state !== "closed") await this.context.close();
+  }
+
+  get seconds() {
+    return this.rate ? this.chunks.reduce((sum, chunk) => sum + chunk.length, 0) / this.rate : 0;
   }
 
   // What was recorded, as a WAV file.
