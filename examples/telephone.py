@@ -1,6 +1,7 @@
 """A telephone line, 8 kHz mu-law in 20 ms packets, over the WebSocket: telephone.py SPEAKER CALL.wav.
 
-The recording stands for the line. A gateway would pass the payloads of its RTP packets on instead.
+It needs `pip install './client[stream]' soundfile soxr`. The recording plays the line. A gateway would pass
+on the payloads of its RTP packets instead, and need neither soundfile nor soxr.
 """
 
 import io
@@ -16,8 +17,8 @@ from sayso_client import Client
 RATE, PACKET = 8_000, 160  # samples of 20 ms
 
 
-def line(path: str) -> Iterator[bytes]:
-    """The packets of a call, at the pace they would come."""
+def packets(path: str) -> Iterator[bytes]:
+    """The packets of a call, at the pace of a real one."""
     samples, rate = sf.read(path, dtype="float32", always_2d=True)
     narrow = soxr.resample(samples.mean(axis=1), rate, RATE)
     coded = io.BytesIO()
@@ -32,7 +33,7 @@ with (
     Client(os.environ.get("SAYSO_URL", "http://127.0.0.1:8000"), os.environ["SAYSO_KEY"]) as sayso,
     sayso.stream("verify", speaker_id=speaker, encoding="mulaw", sample_rate=RATE) as stream,
 ):
-    for packet in line(call):
+    for packet in packets(call):
         for event in stream.send(packet):
             if event.type == "decision":
                 answer = event.result

@@ -15,8 +15,8 @@ with Client(os.environ.get("SAYSO_URL", "http://127.0.0.1:8000"), os.environ["SA
         for recording in (alice_2, other):
             answer = sayso.verify("example-alice", recording)
             print(f"{recording}: {answer.decision}, score {answer.score}, LLR {answer.llr}")
-        found = sayso.identify(alice_2, group="examples")
-        print(f"identify: {found.decision} {found.speaker_id or ''}")
+        answer = sayso.identify(alice_2, group="examples")
+        print(f"identify: {answer.decision} {answer.speaker_id or ''}")
         print(f"compare: {sayso.compare(alice_1, other).decision}")
     except TooLittleSpeech as error:
         print(f"record more: {error.net_speech_s} s of speech, {error.required_speech_s} s are needed")

@@ -1,8 +1,11 @@
 """The examples run as they stand."""
 
+import ast
 import functools
 import http.server
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -76,6 +79,27 @@ def test_the_tour_in_python(server: Server, voices: list[str]) -> None:
     assert "alice-2.wav: accept" in said
     assert "other.wav: reject" in said
     assert "identify: match example-alice" in said
+
+
+def imports(script: Path) -> set[str]:
+    """The top-level names that a script imports, but for the standard library's."""
+    names = set()
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    return names - sys.stdlib_module_names
+
+
+def test_the_documented_install_brings_what_an_example_imports() -> None:
+    lines = (EXAMPLES / "README.md").read_text().splitlines()
+    for script in EXAMPLES.glob("*.py"):
+        (row,) = [line for line in lines if line.startswith(f"| `{script.name} ")]
+        command = re.search(r"`pip install ([^`]+)`", row)
+        assert command is not None, script.name
+        installed = {re.sub(r"\[.*", "", word) for word in shlex.split(command[1])}
+        assert imports(script) <= {"sayso_client" if n == "./client" else n for n in installed}, script.name
 
 
 def test_a_telephone_line(server: Server, voices: list[str], tmp_path: Path) -> None:
