@@ -26,8 +26,7 @@ Embed = Callable[[Samples], Vector]
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A recording as it is compared: its unit vector `[dim]`, what is known of it, and what it is stored by.
-    """
+    """A recording as it is compared: its unit vector `[dim]`, what is known of it, and what it is stored by."""
 
     vector: Vector
     side: Side
@@ -44,8 +43,7 @@ class Judge:
     def vectors(
         self, model: ServedModel, report: SpeechReport, speech: Samples, embed: Embed
     ) -> dict[str, Vector]:
-        """What an enrolment stores under a model: a vector `[dim]`, and one for speech in a telephone's band.
-        """
+        """What an enrolment stores under a model: a vector `[dim]`, and one for speech in a telephone's band."""
         vector = embed(speech)
         vectors = {model.embedder.sha256: vector}
         if model.narrow_key is not None:

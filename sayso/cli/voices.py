@@ -149,8 +149,8 @@ def _identification(answer: Identification) -> str:
     reason = f" ({answer.reason})" if answer.reason else ""
     speaker = f" {answer.speaker_id}" if answer.speaker_id else ""
     lines = [
-        f"{answer.decision}{speaker}{reason}: threshold {_threshold(answer.threshold)} among
-        {answer.searched}"
+        f"{answer.decision}{speaker}{reason}: threshold {_threshold(answer.threshold)} "
+        f"among {answer.searched}"
     ]
     lines += [f"  {c.rank}. {c.speaker_id}  score {_score(c.score)}{_llr(c.llr)}" for c in answer.candidates]
     return "\n".join(lines)

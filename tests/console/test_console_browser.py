@@ -142,7 +142,7 @@ def test_latency_is_read_from_metrics(
     page = go(tab, "Latency")
     page.get_by_role("img", name=re.compile(r"baseline [\d.]+ ms.*the study 28.8 ms")).wait_for()
     for call in ("Verify, baseline", "Enrol, all models"):
-        assert page.get_by_role("rowheader", name=call).is_visible()
+        assert page.get_by_role("rowheader", name=call).first.is_visible()
     page.get_by_text("Verify: stages").click()
     page.get_by_role("rowheader", name="Finding speech").first.wait_for()
     picture(page, "latency")
