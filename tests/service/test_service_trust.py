@@ -13,7 +13,7 @@ from process import Server
 from sounds import voice_of
 
 from sayso.enroll import clock
-from sayso.enroll.keys import SCOPES
+from sayso.service.access.keys import SCOPES
 from sayso.service.settings import SHIPPED_MODELS, Settings
 from sayso.service.upkeep import reembed
 
@@ -95,7 +95,7 @@ def test_decisions_and_changes_are_logged_with_their_key(service: Any) -> None:
     service.post("/v1/embeddings", content=voice_of("ann", 3))
     audit = service.engine.store.audit
     assert audit.verify().broken is None
-    key = next(k.id for k in service.engine.store.keys.list_keys())
+    key = next(k.id for k in service.engine.keys.list_keys())
     events = [event for event in audit.events() if event.actor == f"key:{key}"]
     assert [event.event for event in events] == [
         "speaker.created",
@@ -143,7 +143,7 @@ def test_a_recording_that_cannot_be_embedded_is_left_as_it_is(make_service: Call
     store.tenants.keep_recordings("default", True)
     service.enrolled("ann", voice_of("ann", 1, 16))
     with store._database.write() as connection:
-        keychain = store._vault.keychain(connection)
+        keychain = store.vault.keychain(connection)
         connection.execute(
             "DELETE FROM embeddings WHERE model_sha256 = ?", (service.engine.model("nested").embedder.sha256,)
         )
