@@ -63,7 +63,7 @@ def crowd(store: Store, count: int, failures: int = 0) -> None:
 
 def calls_of(store: Store, index: SpeakerIndex) -> dict[str, Callable[[], object]]:
     """The store's part of verify and identify."""
-    attempts = store.attempts
+    attempts = Attempts(store.database)
     return {
         "template": lambda: store.template("t", "alice", MODEL),
         "admit one": lambda: attempts.admit("t", ["alice"], "next", LIMITS),

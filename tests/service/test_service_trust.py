@@ -13,6 +13,7 @@ from process import Server
 from sounds import voice_of
 
 from sayso.enroll import clock
+from sayso.enroll.moving.backup import make_backup
 from sayso.service.access.keys import SCOPES
 from sayso.service.settings import SHIPPED_MODELS, Settings
 from sayso.service.upkeep import reembed
@@ -62,12 +63,12 @@ def test_an_expired_speaker_is_gone(service: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_a_deletion_says_what_backups_hold(service: Any, tmp_path: Path) -> None:
     service.enrolled("ann", voice_of("ann", 1, 16))
-    service.engine.store.backup(tmp_path / "b.db")
+    make_backup(service.engine.store, tmp_path / "b.db")
     service.post("/v1/speakers", json={"id": "bob"})
     held = [service.call("DELETE", f"/v1/speakers/{n}").headers["Sayso-Backups"] for n in ("ann", "bob")]
     assert held == ["1", "0"]
     mirrors = service.engine.index._mirrors.values()
-    assert [mirror._table._ids for mirror in mirrors if mirror._table._ids] == []
+    assert [mirror._roster._ids for mirror in mirrors if mirror._roster._ids] == []
 
 
 def test_a_deleted_opt_out_stays_in_force(service: Any) -> None:

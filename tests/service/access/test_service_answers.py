@@ -11,7 +11,7 @@ from sayso.service.access.answers import Answers
 
 
 def test_the_first_answer_stands(store: Store) -> None:
-    answers = store.answers
+    answers = Answers(store.database)
     assert answers.answer("t POST /x", "k", "f") is None
     answers.remember("a", "t POST /x", "k", "f", 201, b"\x00one")
     answers.remember("a", "t POST /x", "k", "f", 200, b"two")
