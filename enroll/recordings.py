@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sayso.enroll import clock, rows, templates
-from sayso.enroll.audit import AuditLog
-from sayso.enroll.rows import LIVING
-from sayso.enroll.sql import Database
+from sayso.enroll import clock, speakers, templates
+from sayso.enroll.db.sql import Database
+from sayso.enroll.secrets.audit import AuditLog
+from sayso.enroll.secrets.vault import Vault, recording_context
+from sayso.enroll.speakers import LIVING
 from sayso.enroll.types import Vector
-from sayso.enroll.vault import Vault, recording_context
 from sayso.enroll.vectors import checked_vector
 
 
@@ -92,7 +92,7 @@ class Recordings:
             keychain = self._vault.keychain(connection)
             templates.store_embeddings(keychain, row["tenant"], number, new)
             templates.recompute(keychain, row["tenant"], row["speaker"])
-            rows.touch(connection, row["tenant"], row["speaker"])
+            speakers.touch(connection, row["tenant"], row["speaker"])
             for key in new:
                 self._audit.append(keychain, "enrollment.reembedded", row["tenant"], model=key)
             return True

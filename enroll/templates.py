@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sayso.domain.evidence import Band
 from sayso.enroll import clock
+from sayso.enroll.db.sql import Connection, Row
 from sayso.enroll.errors import InvalidEmbedding
-from sayso.enroll.rows import LIVING
-from sayso.enroll.sql import Connection, Row
+from sayso.enroll.secrets.vault import Keychain, embedding_context, template_context
+from sayso.enroll.speakers import LIVING
 from sayso.enroll.types import Template, Vector
-from sayso.enroll.vault import Keychain, embedding_context, template_context
 from sayso.enroll.vectors import from_blob, from_text, mean_direction, score, to_blob, to_text
 
 # Tells whether most of the speech behind a template is of a narrow band.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from sayso.enroll.keys import ApiKey
+from sayso.service.access.keys import ApiKey
 
 _KEY = "context"  # of the ASGI scope's state
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sayso.enroll.errors import SameRecording
-from sayso.enroll.index import Index
-from sayso.enroll.store import Store
+from sayso.enroll.search.index import Index
 from sayso.enroll.types import Enrollment, Vector
+from sayso.service.access.attempts import Attempts
 
 UNLIKE, SAME, SEVERAL = "unlike_earlier", "same_recording", "several_voices"
 _NEAREST = 5  # speakers who are asked whether they have the recording
@@ -28,7 +28,7 @@ def speaker_warnings(enrollments: Iterable[Enrollment], limit: float | None) -> 
 
 
 def enrolled_elsewhere(
-    store: Store,
+    attempts: Attempts,
     index: Index,
     tenant: str,
     speaker_id: str,
@@ -41,9 +41,9 @@ def enrolled_elsewhere(
 
     Raises `SameRecording` where the speaker has it already, unless as this enrolment, which is a retry.
     """
-    earlier = store.attempts.enrolled_as(tenant, speaker_id, digest)
+    earlier = attempts.enrolled_as(tenant, speaker_id, digest)
     if earlier is not None and earlier != enrollment_id:
         raise SameRecording(speaker_id, earlier)
     nearest, _ = index.search(tenant, model_sha256, vector, _NEAREST)
     others = [candidate.speaker_id for candidate in nearest if candidate.speaker_id != speaker_id]
-    return any(store.attempts.enrolled_as(tenant, other, digest) is not None for other in others)
+    return any(attempts.enrolled_as(tenant, other, digest) is not None for other in others)

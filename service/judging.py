@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sayso.domain.evidence import Side
-from sayso.enroll.cohort import Cohorts
 from sayso.enroll.decision import Evidence, RankedCandidate, ranked, weigh
+from sayso.enroll.search.cohorts import Cohorts
+from sayso.enroll.search.feed import TemplateFeed
 from sayso.enroll.store import Store
 from sayso.enroll.types import Template, Vector
 from sayso.runtime.audio import Samples
@@ -26,7 +27,7 @@ Embed = Callable[[Samples], Vector]
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A recording as it is compared: its unit vector `[dim]`, what is known of it, and what it is stored by."""
+    """A recording as it is compared: unit vector `[dim]`, what is known of it, and what it is stored by."""
 
     vector: Vector
     side: Side
@@ -38,12 +39,12 @@ class Judge:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._cohorts = Cohorts(store.feed)
+        self._cohorts = Cohorts(TemplateFeed(store))
 
     def vectors(
         self, model: ServedModel, report: SpeechReport, speech: Samples, embed: Embed
     ) -> dict[str, Vector]:
-        """What an enrolment stores under a model: a vector `[dim]`, and one for speech in a telephone's band."""
+        """What an enrolment stores under a model: a vector `[dim]`, and one for a telephone's band."""
         vector = embed(speech)
         vectors = {model.embedder.sha256: vector}
         if model.narrow_key is not None:

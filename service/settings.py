@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from sayso.enroll.attempts import AttemptLimits
-from sayso.enroll.masterkey import KeyFile, KeySource, KeyText
-from sayso.enroll.opening import is_postgres
+from sayso.enroll.db.address import is_postgres
+from sayso.enroll.secrets.master_key import KeyFile, KeySource, KeyText
 from sayso.enroll.store import KEY_FILE, Store
+from sayso.service.access.attempts import AttemptLimits
 from sayso.service.logs import Format
 
 SHIPPED_MODELS = Path(str(files("sayso.runtime") / "weights"))

@@ -122,8 +122,10 @@ def reembed_(as_json: AsJson = False) -> None:
 @app.command()
 def unlock(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = False) -> None:
     """Forget the failed attempts on a speaker, so that they can be verified again at once."""
+    from sayso.service.access.attempts import Attempts
+
     with common.store() as store:
-        store.attempts.unlock(tenant, speaker_id)
+        Attempts(store.database).unlock(tenant, speaker_id)
     common.show({"unlocked": speaker_id}, as_json, f"unlocked {speaker_id}")
 
 
@@ -135,7 +137,7 @@ def export_(
     as_json: AsJson = False,
 ) -> None:
     """Write speakers with their vectors to a file, for another instance of the same model."""
-    from sayso.enroll.transfer import export_speakers
+    from sayso.enroll.moving.transfer import export_speakers
 
     count = 0
 
@@ -157,7 +159,7 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Take over exported speakers; doing it again adds nothing twice."""
-    from sayso.enroll.transfer import import_speakers
+    from sayso.enroll.moving.transfer import import_speakers
     from sayso.runtime.model_file import network_sha256
 
     models = {network_sha256(path.read_bytes()) for path in common.settings().models.values()}

@@ -13,9 +13,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict
 
-from sayso.enroll.keys import ApiKey
 from sayso.runtime.audio import decode
 from sayso.runtime.embedder import Embedding
+from sayso.service.access.keys import ApiKey
 from sayso.service.auth import KeyWith
 from sayso.service.call import Call
 from sayso.service.engine import Engine

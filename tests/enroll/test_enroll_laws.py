@@ -20,8 +20,8 @@ from hypothesis.stateful import (
 from pgserver import MASTER_KEY, Server
 
 from sayso.enroll.errors import EnrollError, ModelMismatch, SpeakerNotEnrolled, SpeakerOptedOut
-from sayso.enroll.index import index_of
-from sayso.enroll.masterkey import KeyText
+from sayso.enroll.search.index import index_of
+from sayso.enroll.secrets.master_key import KeyText
 from sayso.enroll.store import Store
 from sayso.enroll.vectors import score
 
