@@ -25,8 +25,10 @@ Each class has a stable `code`; each message is a sentence that says what to do.
 
 from collections.abc import Sequence
 
+from sayso.domain.errors import SaysoError
 
-class EnrollError(Exception):
+
+class EnrollError(SaysoError):
     """Base of every refusal; `code` is stable, `str(error)` is for people."""
 
     code = "enroll_error"

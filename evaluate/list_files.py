@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sayso.domain.errors import SaysoError
+
 TARGET_LABELS = {"1", "1.0", "target", "tgt", "tar", "true", "same", "match", "genuine", "positive"}
 NONTARGET_LABELS = {
     "0",
@@ -44,7 +46,7 @@ _SECOND_NAME = re.compile(
 )
 
 
-class TrialListError(ValueError):
+class TrialListError(SaysoError, ValueError):
     """A trial list that cannot be used; the message names the file, the line and what to do."""
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sayso.domain.errors import SaysoError
 from sayso.evaluate.arrays import FloatArray, checked_trials
 from sayso.evaluate.metrics import DetCurve, det_curve
 
@@ -31,7 +32,7 @@ BINS = 80
 DOTS_PER_INCH = 160
 
 
-class PlotsUnavailableError(ImportError):
+class PlotsUnavailableError(SaysoError, ImportError):
     """matplotlib is not installed."""
 
 

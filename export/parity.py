@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sayso.domain.errors import SaysoError
 from sayso.runtime.audio import SAMPLE_RATE, Samples, decode
 from sayso.runtime.card import Parity
 from sayso.runtime.session import EmbeddingSession
@@ -22,7 +23,7 @@ _LONGEST_RECORDING_S = 600.0
 Stage = Callable[[str, int, int | None], None]
 
 
-class ParityError(ValueError):
+class ParityError(SaysoError, ValueError):
     """The exported graph differs from the network by more than the limits; nothing was written."""
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from sayso.domain.errors import SaysoError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(SaysoError, ValueError):
     """A checkpoint cannot be used; the message names what is missing, unexpected or misshapen."""
 
 

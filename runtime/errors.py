@@ -25,13 +25,13 @@ RuntimeFault
 
 from __future__ import annotations
 
-from typing import ClassVar
+from sayso.domain.errors import SaysoError
 
 
-class RuntimeFault(Exception):
+class RuntimeFault(SaysoError):
     """Base of this room's errors."""
 
-    code: ClassVar[str] = "runtime_error"
+    code = "runtime_error"
 
 
 class InputError(RuntimeFault):

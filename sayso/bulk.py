@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from sayso.enroll.errors import EnrollError, InvalidField, SpeakerNotFound
+from sayso.domain.errors import SaysoError
+from sayso.enroll.errors import InvalidField, SpeakerNotFound
 from sayso.enroll.fields import checked_id
 from sayso.runtime.audio import decode
-from sayso.runtime.errors import InputError, RuntimeFault
+from sayso.runtime.errors import InputError
 from sayso.runtime.session import available_cores
 from sayso.runtime.speech import QualityLimits
 from sayso.service.call import Call
@@ -197,7 +198,7 @@ def _enroll(engine: Engine, person: Person, file: Path, call: Call) -> tuple[Row
             earlier = set()
         enrollment_id = id_from("enr", data)
         added = engine.enroll(call, person.id, data, enrollment_id)
-    except (EnrollError, RuntimeFault) as error:
+    except SaysoError as error:
         seconds = getattr(error, "net_speech_s", None)
         return _refused(person, file, error.code, str(error), seconds), None
     except OSError as error:

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from sayso.domain.errors import SaysoError
 from sayso.enroll import errors as enroll_errors
 from sayso.runtime import errors as runtime_errors
 from sayso.service.context import context_of
@@ -22,7 +23,7 @@ log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 
 
-class ServiceError(Exception):
+class ServiceError(SaysoError):
     """An error that belongs to HTTP itself: who asks, how much, with what."""
 
     def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> None:

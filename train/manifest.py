@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sayso.domain.errors import SaysoError
+
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 
 
-class DataError(ValueError):
+class DataError(SaysoError, ValueError):
     """Training data that cannot be used; the message says which file or row, and why."""
 
 

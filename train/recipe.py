@@ -9,12 +9,13 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from sayso.domain.errors import SaysoError
 from sayso.models.frontend import FrontEndOptions
 from sayso.models.network import NetworkConfig, SpeakerNetwork
 from sayso.train.waveform import Copy
 
 
-class RecipeError(ValueError):
+class RecipeError(SaysoError, ValueError):
     """The recipe file cannot be used; the message says which field and why."""
 
 

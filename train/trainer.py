@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from sayso.domain.errors import SaysoError
 from sayso.evaluate.metrics import eer
 from sayso.evaluate.trials import TrialList
 from sayso.models.network import SpeakerNetwork
@@ -34,7 +35,7 @@ VALIDATION_WINDOW_S = 3.0
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(SaysoError, RuntimeError):
     """Training met a loss or gradient that is not finite; the message says where."""
 
 

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from sayso.cli.groups import COMMANDS, LazyGroup
+from sayso.domain.errors import SaysoError
 
 app = typer.Typer(
     name="sayso",
@@ -14,20 +15,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-)
-
-# Errors that end a command in one line. One of them can only come from a module that is loaded already.
-_EXPECTED = (
-    ("sayso.enroll.errors", "EnrollError"),
-    ("sayso.runtime.errors", "RuntimeFault"),
-    ("sayso.service.errors", "ServiceError"),
-    ("sayso.models.errors", "CheckpointError"),
-    ("sayso.export.parity", "ParityError"),
-    ("sayso.evaluate.list_files", "TrialListError"),
-    ("sayso.evaluate.plots", "PlotsUnavailableError"),
-    ("sayso.train.recipe", "RecipeError"),
-    ("sayso.train.manifest", "DataError"),
-    ("sayso.train.trainer", "NonFiniteLoss"),
 )
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -42,10 +29,7 @@ def main() -> None:
     """Run the command line; expected failures end in one line on standard error and exit status 1."""
     try:
         app()
-    except Exception as error:
-        expected = tuple(getattr(sys.modules[m], name) for m, name in _EXPECTED if m in sys.modules)
-        if not isinstance(error, (OSError, *expected)):
-            raise
+    except (OSError, SaysoError) as error:
         message = (
             f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error
         )

@@ -18,16 +18,15 @@ import typer
 
 from sayso.cli import common
 from sayso.cli.common import AsJson
+from sayso.domain.errors import SaysoError
 from sayso.enroll import clock
 from sayso.enroll.db.lock import holder
 from sayso.enroll.errors import EnrollError
 from sayso.enroll.search.index import index_of
 from sayso.enroll.store import KEY_FILE, Store
-from sayso.runtime.errors import RuntimeFault
 from sayso.runtime.session import CPU, CUDA, available_cores, cuda_driver_present
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.access.keys import KeyRing
-from sayso.service.errors import ServiceError
 from sayso.service.listening import url_of
 from sayso.service.metrics import Metrics
 from sayso.service.served import ServedModel, load_models
@@ -80,7 +79,7 @@ def examine(chosen: Settings) -> Iterator[Finding]:
     try:
         served = load_models(chosen, Metrics())
         yield from _models(served)
-    except (RuntimeFault, ServiceError, OSError) as error:
+    except (SaysoError, OSError) as error:
         yield Finding("models", "broken", str(error))
     finally:
         for model in served.values():

@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from sayso.enroll.errors import EnrollError, SpeakerNotFound
+from sayso.domain.errors import SaysoError
+from sayso.enroll.errors import SpeakerNotFound
 from sayso.enroll.secrets.audit import actor
 from sayso.enroll.types import Speaker
-from sayso.runtime.errors import RuntimeFault
 from sayso.service import errors
 from sayso.service.access.keys import ApiKey
 from sayso.service.auth import authorized_aside
@@ -73,7 +73,7 @@ class _AzureRoute(APIRoute):
         async def shaped(request: Request) -> Response:
             try:
                 return await handle(request)
-            except (ServiceError, RuntimeFault, EnrollError, RequestValidationError, HTTPException) as error:
+            except (SaysoError, RequestValidationError, HTTPException) as error:
                 return _refusal(request, error)
 
         return shaped

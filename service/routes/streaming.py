@@ -22,7 +22,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from sayso.enroll.errors import EnrollError
+from sayso.domain.errors import SaysoError
 from sayso.enroll.secrets.audit import actor
 from sayso.runtime.audio import Recording
 from sayso.runtime.errors import Overloaded, RuntimeFault
@@ -205,7 +205,7 @@ async def _refine(socket: WebSocket, listening: _Stream, decide: Callable[[Call,
         admission: Admission = socket.app.state.admission
         admission.check()  # before the copy that is worked on is made
         result = await admission.run(decide, listening.call(), listening.live.recording())
-    except (Overloaded, RuntimeFault) as error:
+    except RuntimeFault as error:
         if isinstance(error, Overloaded) or getattr(error, "required_speech_s", None):
             return  # too noisy or clipped so far, or short by a frame: what follows may be better
         raise
@@ -279,7 +279,7 @@ async def _refuse(socket: WebSocket, engine: Engine, request_id: str, error: Exc
         listed = errors.problems(error.errors())
         status, code, extra = 422, "invalid_request", {"errors": listed}
         detail = errors.sentence(listed)
-    elif isinstance(error, (RuntimeFault, EnrollError)):
+    elif isinstance(error, SaysoError):
         status, code, detail, extra = errors.status_of(error), error.code, str(error), errors.details(error)
     else:
         status, code = 500, "internal_error"
