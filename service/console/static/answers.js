@@ -19,7 +19,12 @@ const WARNINGS = {
   narrowband: "telephone bandwidth",
   noisy: "noisy",
   clipped: "clipped",
+  channels_differ: "its channels hold different voices",
+  several_voices: "several voices, one after the other",
+  unlike_earlier: "unlike the earlier recordings",
 };
+// A code that this page has no words for yet, readable all the same.
+const spelled = (code) => code.replaceAll("_", " ");
 
 function sentence(answer) {
   const who = answer.speaker_id;
@@ -39,7 +44,7 @@ export const wordOf = (answer) => WORDS[answer.decision];
 export function verdict(answer, final = true) {
   return h("div", { className: `verdict ${kindOf(answer)}` },
     h("h2", {}, wordOf(answer)),
-    h("p", {}, sentence(answer), answer.reason ? ` Why: ${REASONS[answer.reason] ?? answer.reason}.` : ""),
+    h("p", {}, sentence(answer), answer.reason ? ` Why: ${REASONS[answer.reason] ?? spelled(answer.reason)}.` : ""),
     final ? null : h("p", { className: "hint" }, "So far. More speech makes it surer."));
 }
 
@@ -53,7 +58,7 @@ export function audioFacts(audio) {
     ["Net speech", `${seconds(audio.net_speech_s)} of ${seconds(audio.duration_s)}`],
     audio.snr_db === null ? null : ["Signal to noise", `${audio.snr_db.toFixed(0)} dB`],
     ["Clipped", percent(audio.clipping)],
-    audio.warnings.length ? ["Warnings", audio.warnings.map((w) => WARNINGS[w] ?? w).join(", ")] : null,
+    audio.warnings.length ? ["Warnings", audio.warnings.map((w) => WARNINGS[w] ?? spelled(w)).join(", ")] : null,
   ];
 }
 
