@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
+from process import Server
 
 from sayso.service.listening import CannotListen, bound, url_of
 
@@ -79,3 +81,39 @@ def test_a_pod_with_service_links_starts_on_the_default_port(tmp_path: Path) -> 
     assert "port 8000 of 127.0.0.1 is taken" in done.stderr
     keys = serve(tmp_path / "data", "keys", "list", **SERVICE_LINKS)
     assert keys.returncode == 0, keys.stderr
+
+
+def test_a_mistyped_setting_is_named_at_the_start_and_by_doctor(tmp_path: Path) -> None:
+    sentence = "SAYSO_ADMINKEY is no setting: did you mean SAYSO_ADMIN_KEY?"
+    server = Server(tmp_path / "data", SAYSO_ADMINKEY="a-key-of-sixteen-or-more")
+    try:
+        assert sentence in server.log.read_text()
+    finally:
+        server.close()
+    said = serve(tmp_path / "data", "doctor", SAYSO_ADMINKEY="a-key-of-sixteen-or-more").stdout
+    assert sentence in said
+
+
+def test_pages_answer_on_an_ipv6_address(tmp_path: Path) -> None:
+    """The announced URL is one that can be opened."""
+    try:
+        with bound("::1", 0) as free:
+            port = free.getsockname()[1]
+    except CannotListen:
+        pytest.skip("no IPv6 here")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sayso", "serve", "--host", "::1", "--port", str(port)],
+        env={**os.environ, "SAYSO_DATA_DIR": str(tmp_path / "data")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        announced = process.stdout.readline()
+        assert f"Sayso answers on http://[::1]:{port} " in announced
+        assert httpx2.get(f"http://[::1]:{port}/healthz", timeout=60).status_code == 200
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

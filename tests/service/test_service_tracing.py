@@ -84,7 +84,7 @@ def test_failures_and_strangers_are_told_apart(
     service = make_service(traces=True)
     service.get("/v1/speakers/nobody")
     service.get("/nowhere")
-    monkeypatch.setattr(service.engine, "ready", lambda: 1 / 0)
+    monkeypatch.setattr(service.engine, "check", lambda: 1 / 0)
     service.get("/readyz")
     told = [
         (s.name, s.attributes["http.response.status_code"], s.status.status_code.name)
