@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from sayso.enroll.errors import EnrollError, SpeakerNotFound
+from sayso.runtime.audio import MIX as MIX
+from sayso.runtime.audio import SentAudio
 from sayso.runtime.errors import InputError, RuntimeFault
 from sayso.runtime.session import available_cores
 from sayso.service.call import Call
@@ -95,16 +97,18 @@ def enroll_all(
     people: list[Person],
     new_call: Callable[[], Call],
     advance: Callable[[], None] = lambda: None,
+    channel: str = MIX,
 ) -> Iterator[Row]:
     """Enrol everybody, a recording that is refused stopping nobody; rows come as speakers are done.
 
-    An enrolment's id follows from the recording's bytes, so doing it again adds nothing twice.
+    An enrolment's id follows from the recording's bytes, so doing it again adds nothing twice. `channel` is
+    taken of each recording.
     """
 
     def one(person: Person) -> list[Row]:
         rows = []
         for file in person.files:
-            rows.append(_enroll(engine, person, file, new_call()))
+            rows.append(_enroll(engine, person, file, new_call(), channel))
             advance()
         return rows
 
@@ -113,7 +117,12 @@ def enroll_all(
             yield from rows
 
 
-def _enroll(engine: Engine, person: Person, file: Path, call: Call) -> Row:
+def enrollment_id(data: bytes, channel: str) -> str:
+    """The id that follows from a recording's bytes and the channel taken of it."""
+    return id_from("enr", data) if channel == MIX else id_from("enr", data, channel)
+
+
+def _enroll(engine: Engine, person: Person, file: Path, call: Call, channel: str) -> Row:
     try:
         data = file.read_bytes()
         try:
@@ -122,8 +131,8 @@ def _enroll(engine: Engine, person: Person, file: Path, call: Call) -> Row:
         except SpeakerNotFound:
             engine.store.create_speaker(call.tenant, person.id, person.name, person.groups)
             there = set()
-        wanted = id_from("enr", data)
-        added = engine.enroll(call, person.id, data, wanted)
+        wanted = enrollment_id(data, channel)
+        added = engine.enroll(call, person.id, SentAudio(data, channel=channel), wanted)
     except (EnrollError, RuntimeFault) as error:
         heard = getattr(error, "net_speech_s", None)
         return Row(person.id, str(file), "refused", "", heard, None, error.code, str(error))

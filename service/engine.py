@@ -18,7 +18,7 @@ from sayso.enroll.decision import decide_identify, decide_verify, score
 from sayso.enroll.errors import SpeakerOptedOut, StoreCorrupt
 from sayso.enroll.index import index_of
 from sayso.enroll.types import NewEnrollment
-from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, decode, encode
+from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, SentAudio, encode
 from sayso.runtime.buckets import SIZES
 from sayso.runtime.embedder import Embedding
 from sayso.runtime.session import CPU, available_cores
@@ -44,7 +44,7 @@ from sayso.service.schemas import (
 from sayso.service.served import ServedModel, load_models
 from sayso.service.settings import Settings
 
-Audio = bytes | Recording  # a file's bytes, or what a stream has decoded already
+Audio = bytes | SentAudio | Recording  # a file's bytes, as they were sent, or what is decoded already
 _DOUBTFUL = ("noisy", "clipped")
 READY_FOR_S = 2.0
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
@@ -112,12 +112,17 @@ class Engine:
         """Add a recording to a speaker; raises the rooms' errors."""
         if self.store.speaker(call.tenant, speaker_id).status == "opted_out":
             raise SpeakerOptedOut(speaker_id)  # before any work on a voice that must not be enrolled
+        data = SentAudio(data) if isinstance(data, bytes) else data
+        if isinstance(data, SentAudio) and not data.is_complete:
+            with call.stage("decode"):
+                data = data.decode(self.settings.max_audio_s)
         heard = self._hear(call, data, self.settings.enroll_min_speech_s)
-        vectors = {
-            model.embedder.sha256: self._embed(call, model, heard).vector for model in self.models.values()
+        embeddings = {
+            model.embedder.sha256: self._embed(call, model, heard) for model in self.models.values()
         }
+        vectors = {sha256: embedding.vector for sha256, embedding in embeddings.items()}
         report = heard.report
-        file = encode(data) if isinstance(data, Recording) else data  # kept where the tenant wants it
+        file = encode(data) if isinstance(data, Recording) else data.data  # kept where the tenant wants it
         new = NewEnrollment(
             report.net_speech_s, report.duration_s, report.snr_db, report.clipping, vectors, file
         )
@@ -131,7 +136,7 @@ class Engine:
             status=speaker.status,
             net_speech_s=speaker.net_speech_s,
             remaining_speech_s=speaker.remaining_speech_s,
-            audio=AudioOut.model_validate(report),
+            audio=_audio(heard, *embeddings.values()),
             models=[model.ref for model in self.models.values()],
             request_id=call.request_id,
             timings_ms=self._timings(call, "all"),
@@ -146,7 +151,8 @@ class Engine:
             template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
             guard.admit([speaker_id])
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
-        vector = self._embed(call, model, heard).vector
+        embedding = self._embed(call, model, heard)
+        vector = embedding.vector
         with call.stage("search"):
             decided = decide_verify(score(vector, template.vector), policy, self._doubts(heard))
             guard.settle("verify", speaker_id, decided.decision == "accept", heard.digest)
@@ -160,7 +166,7 @@ class Engine:
             threshold=_threshold(model),
             speaker_id=speaker_id,
             template=TemplateOut.model_validate(template),
-            audio=AudioOut.model_validate(heard.report),
+            audio=_audio(heard, embedding),
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, model.name),
@@ -186,7 +192,8 @@ class Engine:
         with call.stage("store"):
             barred = guard.barred() if among is None else guard.admit(among)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
-        vector = self._embed(call, model, heard).vector
+        embedding = self._embed(call, model, heard)
+        vector = embedding.vector
         with call.stage("search"):
             found, searched = self.index.search(
                 call.tenant, model.embedder.sha256, vector, max(2, top_k) + len(barred), among, group
@@ -220,21 +227,21 @@ class Engine:
                 for rank, c in enumerate(shown, start=1)
             ],
             threshold=threshold,
-            audio=AudioOut.model_validate(heard.report),
+            audio=_audio(heard, embedding),
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, model.name),
         )
 
-    def compare(self, call: Call, first: bytes, second: bytes, model_name: str | None = None) -> Comparison:
+    def compare(self, call: Call, first: Audio, second: Audio, model_name: str | None = None) -> Comparison:
         """Are two recordings of one speaker?"""
         model = self.model(model_name)
         policy = model.decides()
         heard = [self._hear(call, data, self.settings.verify_required_speech_s) for data in (first, second)]
-        vectors = [self._embed(call, model, h).vector for h in heard]
+        embeddings = [self._embed(call, model, h) for h in heard]
         with call.stage("search"):
             doubts = [doubt for h in heard for doubt in self._doubts(h)]
-            decided = decide_verify(score(vectors[0], vectors[1]), policy, doubts)
+            decided = decide_verify(score(embeddings[0].vector, embeddings[1].vector), policy, doubts)
         self._count("compare", decided.decision, decided.score, model)
         self._log(call, "compare", decided.decision, decided.score, model)
         return Comparison(
@@ -243,13 +250,13 @@ class Engine:
             score=decided.score if call.scores else None,
             llr=decided.llr if call.scores else None,
             threshold=_threshold(model),
-            audio=[AudioOut.model_validate(h.report) for h in heard],
+            audio=[_audio(h, embedding) for h, embedding in zip(heard, embeddings, strict=True)],
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, model.name),
         )
 
-    def embedding(self, call: Call, data: bytes, model_name: str | None = None) -> EmbeddingOut:
+    def embedding(self, call: Call, data: Audio, model_name: str | None = None) -> EmbeddingOut:
         """The vector of a recording."""
         model = self.model(model_name)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
@@ -258,7 +265,7 @@ class Engine:
         return EmbeddingOut(
             embedding=[float(x) for x in embedding.vector],
             windows=embedding.windows,
-            audio=AudioOut.model_validate(heard.report),
+            audio=_audio(heard, embedding),
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, model.name),
@@ -266,7 +273,7 @@ class Engine:
 
     def embed_kept(self, data: bytes, model_name: str) -> NDArray[np.float32]:
         """The vector of a recording that was enrolled before, under a model served since then."""
-        call = Call("", "")
+        call = Call("", "", alone=False)  # on one core: it has no turn among the callers
         return self._embed(call, self.model(model_name), self._hear(call, data, 0.0)).vector
 
     def ready(self) -> None:
@@ -293,10 +300,16 @@ class Engine:
             vector: NDArray[np.float32] = model.embedder.embed(speech).vector
             self.index.search("", model.embedder.sha256, vector, k=1)
 
+    def _decoded(self, data: Audio) -> Recording:
+        if isinstance(data, Recording):
+            return data
+        sent = SentAudio(data) if isinstance(data, bytes) else data
+        return sent.decode(self.settings.max_audio_s)
+
     def _hear(self, call: Call, data: Audio, required_speech_s: float) -> Heard:
         settings = self.settings
         with call.stage("decode"):
-            recording = data if isinstance(data, Recording) else decode(data, settings.max_audio_s)
+            recording = self._decoded(data)
         with call.stage("speech"):
             report, speech = self.detector.detect(recording)
             QualityLimits(required_speech_s, settings.min_snr_db, settings.max_clipping).check(report)
@@ -344,6 +357,14 @@ class Engine:
         for name, seconds in call.stages.items():
             self.metrics.stage_seconds.labels(name, model).observe(seconds)
         return {name: round(seconds * 1000, 3) for name, seconds in call.stages.items()}
+
+
+def _audio(heard: Heard, *embeddings: Embedding) -> AudioOut:
+    """The report of a recording, with what its embeddings say of who is on it."""
+    audio: AudioOut = AudioOut.model_validate(heard.report)
+    if any(embedding.several_voices for embedding in embeddings):
+        audio.warnings.append("several_voices")
+    return audio
 
 
 def _threshold(model: ServedModel) -> ThresholdOut:

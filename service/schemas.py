@@ -114,7 +114,7 @@ class EnrollmentList(_Body):
 
 
 class AudioOut(_Body):
-    """What was heard. `warnings`: downmixed, narrowband, noisy, clipped."""
+    """What was heard. `warnings`: downmixed, channels_differ, narrowband, noisy, clipped, several_voices."""
 
     duration_s: float
     net_speech_s: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 from fastapi import Request
@@ -10,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from sayso.runtime.audio import CHANNEL_PATTERN, MIX, SentAudio
 from sayso.service.errors import ServiceError
 from sayso.service.middleware import allow_recordings
 
@@ -17,6 +19,19 @@ FIELD = "audio"
 MAX_NAME = 256  # characters of a name in a query: longer than any that exists
 ATTEMPT = "sayso-attempt"  # how a proxy that may send a request again names it, each time alike
 _MULTIPART = "multipart/form-data"
+_CONTENT_TYPES = (
+    *(
+        "audio/wav",
+        "audio/flac",
+        "audio/mpeg",
+        "audio/ogg",
+        "audio/mp4",
+        "audio/webm",
+        "audio/aac",
+        "audio/amr",
+    ),
+    *("audio/basic", "audio/L16", "application/octet-stream"),
+)
 
 
 class _InMemoryParser(MultiPartParser):
@@ -25,8 +40,8 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 2**31  # the body limit comes first
 
 
-async def recordings(request: Request, count: int = 1) -> list[bytes]:
-    """The request's `count` recordings; raises `ServiceError` for a form that lacks them.
+async def recordings(request: Request, count: int = 1) -> list[SentAudio]:
+    """The request's `count` recordings; raises `ServiceError` for a form that lacks them, or a bad `channel`.
 
     Raises `Overloaded` before reading anything when there is no room to work on them. Their digest is left
     in `request.state.recorded`.
@@ -38,18 +53,22 @@ async def recordings(request: Request, count: int = 1) -> list[bytes]:
     return sent
 
 
-def _digest(sent: list[bytes]) -> str:
-    return hashlib.sha256(b"".join(sent)).hexdigest()
+def _digest(sent: list[SentAudio]) -> str:
+    return hashlib.sha256(b"".join(audio.data for audio in sent)).hexdigest()
 
 
-async def _sent(request: Request, count: int) -> list[bytes]:
+async def _sent(request: Request, count: int) -> list[SentAudio]:
+    channel = request.query_params.get("channel", MIX)
+    if not re.fullmatch(CHANNEL_PATTERN, channel):
+        raise ServiceError(422, "invalid_field", "channel: say mix, left, right or a number from 1 to 8")
     allow_recordings(request)
-    if not request.headers.get("content-type", "").lower().startswith(_MULTIPART):
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith(_MULTIPART):
         if count > 1:
             raise ServiceError(
                 415, "multipart_required", f"send {count} recordings as multipart form fields `{FIELD}`"
             )
-        return [await request.body()]
+        return [SentAudio(await request.body(), content_type, channel)]
     try:
         form = await _InMemoryParser(request.headers, request.stream(), max_files=4, max_fields=16).parse()
     except (MultiPartException, KeyError, UnicodeError) as error:
@@ -64,7 +83,7 @@ async def _sent(request: Request, count: int) -> list[bytes]:
                 f"the form has {len(files)} files named `{FIELD}`, {count} expected: "
                 f"curl --form {FIELD}=@recording.wav",
             )
-        return [await file.read() for file in files]
+        return [SentAudio(await file.read(), file.content_type, channel) for file in files]
     finally:
         await form.close()
 
@@ -76,6 +95,12 @@ def audio_body(count: int = 1) -> dict[str, Any]:
     form = {"schema": {"type": "object", "properties": {FIELD: field}, "required": [FIELD]}}
     content: dict[str, Any] = {_MULTIPART: form}
     if count == 1:
-        for kind in ("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "application/octet-stream"):
+        for kind in _CONTENT_TYPES:
             content[kind] = {"schema": binary}
-    return {"requestBody": {"required": True, "content": content}}
+    parameter = {
+        "name": "channel",
+        "in": "query",
+        "schema": {"type": "string", "pattern": CHANNEL_PATTERN, "default": MIX},
+        "description": "The speaker's channel: left, right or a number from 1; mix is the mean of all.",
+    }
+    return {"requestBody": {"required": True, "content": content}, "parameters": [parameter]}

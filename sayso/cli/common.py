@@ -25,6 +25,12 @@ from sayso.service.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="A served model; the default one if absent.")]
+Channel = Annotated[
+    str,
+    typer.Option(
+        help="The channel that holds the speaker: left, right or a number from 1; mix is their mean."
+    ),
+]
 Tenant = Annotated[str, typer.Option(help="Whose speakers.")]
 
 

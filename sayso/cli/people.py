@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from sayso.bulk import Report, enroll_all, read_source
+from sayso.bulk import Report, enroll_all, enrollment_id, read_source
 from sayso.cli import common
-from sayso.cli.common import AsJson, ModelName, Tenant
+from sayso.cli.common import AsJson, Channel, ModelName, Tenant
 from sayso.enroll.errors import SpeakerNotFound
-from sayso.service.idempotency import id_from
+from sayso.runtime.audio import MIX, SentAudio
 from sayso.service.schemas import Identification, Verification
 
 SpeakerId = Annotated[str, typer.Argument(metavar="ID", help="The speaker's id.")]
@@ -38,6 +38,7 @@ def enroll(
     report: Annotated[
         Path | None, typer.Option(help="With --from: write what became of each recording here, as CSV.")
     ] = None,
+    channel: Channel = MIX,
     tenant: Tenant = "default",
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +46,7 @@ def enroll(
     if source is not None:
         if speaker_id is not None:
             raise typer.BadParameter("--from takes ids and recordings from the folder or CSV: give no others")
-        return _enroll_many(source, report, tenant, as_json)
+        return _enroll_many(source, report, channel, tenant, as_json)
     if speaker_id is None or not files:
         raise typer.BadParameter("give an id and recordings, or --from FOLDER")
     recordings = [file.read_bytes() for file in files]  # all of them, before anything is changed
@@ -56,7 +57,13 @@ def enroll(
             engine.store.create_speaker(tenant, speaker_id)
         # The id follows from the bytes: the same command again adds nothing twice.
         added = [
-            engine.enroll(common.call(tenant), speaker_id, data, id_from("enr", data)) for data in recordings
+            engine.enroll(
+                common.call(tenant),
+                speaker_id,
+                SentAudio(data, channel=channel),
+                enrollment_id(data, channel),
+            )
+            for data in recordings
         ]
     last = added[-1]
     text = f"{speaker_id}: {last.status}, {last.net_speech_s:.1f} s of speech"
@@ -65,7 +72,7 @@ def enroll(
     return common.show([item.model_dump() for item in added], as_json, text)
 
 
-def _enroll_many(source: Path, report: Path | None, tenant: str, as_json: bool) -> None:
+def _enroll_many(source: Path, report: Path | None, channel: str, tenant: str, as_json: bool) -> None:
     people = read_source(source)
     rows = []
     with ExitStack() as stack:
@@ -73,7 +80,8 @@ def _enroll_many(source: Path, report: Path | None, tenant: str, as_json: bool) 
         engine = stack.enter_context(common.engine())
         bar = stack.enter_context(common.progress_bar())
         task = bar.add_task("recordings", total=sum(len(person.files) for person in people))
-        for row in enroll_all(engine, people, lambda: common.call(tenant), lambda: bar.advance(task)):
+        new_call, advance = (lambda: common.call(tenant)), (lambda: bar.advance(task))
+        for row in enroll_all(engine, people, new_call, advance, channel):
             rows.append(row)
             if written:
                 written.add(row)
@@ -96,12 +104,14 @@ def verify(
     speaker_id: SpeakerId,
     file: File,
     model: ModelName = None,
+    channel: Channel = MIX,
     tenant: Tenant = "default",
     as_json: AsJson = False,
 ) -> None:
     """Is this recording of that speaker?"""
     with common.engine() as engine:
-        answer = engine.verify(common.call(tenant), speaker_id, file.read_bytes(), model)
+        audio = SentAudio(file.read_bytes(), channel=channel)
+        answer = engine.verify(common.call(tenant), speaker_id, audio, model)
     common.show(answer, as_json, _verification(answer))
 
 
@@ -110,12 +120,14 @@ def identify(
     model: ModelName = None,
     top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates to list.")] = 5,
     group: Annotated[str | None, typer.Option(help="Search only this group.")] = None,
+    channel: Channel = MIX,
     tenant: Tenant = "default",
     as_json: AsJson = False,
 ) -> None:
     """Who, of the enrolled speakers, is this?"""
     with common.engine() as engine:
-        answer = engine.identify(common.call(tenant), file.read_bytes(), model, top_k, group)
+        audio = SentAudio(file.read_bytes(), channel=channel)
+        answer = engine.identify(common.call(tenant), audio, model, top_k, group)
     common.show(answer, as_json, _identification(answer))
 
 
