@@ -184,7 +184,7 @@ class _Loudness:
             block = np.concatenate([self._rest, block])
         count = len(block) // self._frame
         self._rest = block[count * self._frame :]
-        frames = block[: count * self._frame].reshape(count, self._frame, -1)
+        frames = block[: count * self._frame].reshape(count, self._frame, block.shape[1])
         # Power around the mean: an offset is no sound.
         self._parts.append(np.var(frames, axis=1, dtype=np.float64))
 

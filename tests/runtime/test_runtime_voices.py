@@ -66,6 +66,12 @@ def test_one_voice_in_several_microphones_is_not() -> None:
         assert decode(stereo(ANN, other), LIMIT_S).warnings == ("downmixed",)
 
 
+@pytest.mark.parametrize("count", [1, 100, 511, 513])
+def test_less_than_a_frame_of_stereo_is_read(count: int) -> None:
+    """The fuzzer found it: no frame was complete."""
+    assert decode(stereo(ANN[:count], BOB[:count]), LIMIT_S).warnings == ("downmixed",)
+
+
 def test_bytes_that_need_their_content_type_or_channel_are_not_complete() -> None:
     assert SentAudio(encode(ANN)).is_complete
     assert SentAudio(encode(ANN), "audio/basic").is_complete
