@@ -10,7 +10,9 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from sayso.runtime.channels import MIX, channel_index, differ
+from sayso.runtime.channels import CHANNEL_PATTERN as CHANNEL_PATTERN
+from sayso.runtime.channels import MIX as MIX
+from sayso.runtime.channels import channel_index, differ
 from sayso.runtime.containers import UTF8_MARK, container_of, signed_container
 from sayso.runtime.cut import check_not_cut
 from sayso.runtime.errors import (
@@ -51,6 +53,26 @@ class Recording:
     @property
     def duration_s(self) -> float:
         return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class SentAudio:
+    """A recording as it was sent: its bytes, what their sender calls them, and the channel to take."""
+
+    data: bytes
+    content_type: str | None = None
+    channel: str = MIX
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the bytes alone give the recording: all channels of a file that says what it is."""
+        return self.channel == MIX and (
+            signed_container(self.data) is not None or raw_format(self.content_type) is None
+        )
+
+    def decode(self, max_seconds: float) -> Recording:
+        """The recording; see `decode`."""
+        return decode(self.data, max_seconds, self.content_type, self.channel)
 
 
 def encode(recording: Recording) -> bytes:
@@ -162,7 +184,7 @@ class _Loudness:
             block = np.concatenate([self._rest, block])
         count = len(block) // self._frame
         self._rest = block[count * self._frame :]
-        frames = block[: count * self._frame].reshape(count, self._frame, -1)
+        frames = block[: count * self._frame].reshape(count, self._frame, block.shape[1])
         # Power around the mean: an offset is no sound.
         self._parts.append(np.var(frames, axis=1, dtype=np.float64))
 

@@ -16,7 +16,7 @@ _LOUD_FRAMES = 10  # 0.3 s of 32 ms: what is loud for longer is no click
 _EMPTY_DB = 40.0  # a channel so far below the loudest holds what leaked into it
 _RANGE_DB = 30.0  # of loudness below a channel's loud frames that is compared
 _STEADY_DB = 12.0  # speech has pauses: a channel that varies by less holds noise
-_ALIKE = 0.4  # correlation of loudness over time; see docs/accuracy.md for what was measured
+_ALIKE = 0.4  # correlation of loudness over time; docs/decisions/0037 has what was measured
 
 
 def channel_index(channel: str, channels: int) -> int | None:

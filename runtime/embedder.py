@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sayso.runtime import windows
+from sayso.runtime.agreement import SEVERAL_VOICES, agreement
 from sayso.runtime.audio import Samples
 from sayso.runtime.batcher import Batched, Batcher, embed_checked
 from sayso.runtime.card import ModelCard, read_card
@@ -29,12 +30,21 @@ COMPANY_S = 0.002  # for so long a GPU that is busy waits for more to join a bat
 
 @dataclass(frozen=True)
 class Embedding:
-    """A unit vector `[dim]`, the windows it averages, and its time in queue and model in seconds."""
+    """A unit vector `[dim]`, the windows it averages, and its time in queue and model in seconds.
+
+    `agreement` is how much its windows sound like one voice (`runtime.agreement`), None for few of them.
+    """
 
     vector: NDArray[np.float32]
     windows: int
     queue_s: float
     embed_s: float
+    agreement: float | None = None
+
+    @property
+    def several_voices(self) -> bool:
+        """Whether two people seem to speak one after the other."""
+        return self.agreement is not None and self.agreement < SEVERAL_VOICES
 
 
 class Embedder:
@@ -57,7 +67,9 @@ class Embedder:
         self.card: ModelCard = read_card(content, path.name)
         self.sha256 = network_sha256(content)
         threads = threads or available_cores()
-        self._wide = self._narrow = EmbeddingSession(content, path.name, provider, threads)
+        self._wide = self._narrow = EmbeddingSession(
+            content, path.name, provider, threads, self.card.window_samples
+        )
         self.provider = self._wide.provider
         if self.provider != CPU or threads > 1:
             self._narrow = EmbeddingSession(content, path.name, "cpu", threads=1)
@@ -101,7 +113,8 @@ class Embedder:
         length = float(np.linalg.norm(mean))
         if not np.isfinite(length) or length == 0.0:
             raise EmbeddingFailed("the model gave no direction for this recording")
-        return Embedding(mean / np.float32(length), len(cut), batched.queue_s, batched.run_s)
+        alike = agreement(batched.vectors)
+        return Embedding(mean / np.float32(length), len(cut), batched.queue_s, batched.run_s, alike)
 
     def close(self) -> None:
         """Finish what is queued and stop."""

@@ -23,7 +23,7 @@ from sayso.runtime.model_file import check_self_contained
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
-WINDOW = 48_000  # samples
+_WINDOW = 48_000  # samples, where a network states none
 _ERRORS_ONLY, _FATAL_ONLY = 3, 4
 
 
@@ -66,8 +66,10 @@ class EmbeddingSession:
     the CPU elsewhere. `threads` 0 uses every core available. Raises `ModelError` or `ProviderError`.
     """
 
-    def __init__(self, model: bytes, name: str, provider: Provider = "auto", threads: int = 0) -> None:
-        self._session = open_session(model, name, provider, threads or available_cores())
+    def __init__(
+        self, model: bytes, name: str, provider: Provider = "auto", threads: int = 0, window: int = _WINDOW
+    ) -> None:
+        self._session = open_session(model, name, provider, threads or available_cores(), window)
         self.provider: str = self._session.get_providers()[0]
         self._uncaptured = None if self.provider == CPU else run_options(-1)
         self._buckets: Buckets | None = None
@@ -98,8 +100,13 @@ class EmbeddingSession:
         return output
 
 
-def open_session(model: bytes, name: str, provider: Provider, threads: int) -> ort.InferenceSession:
-    """Any network that is one file, on the provider asked for. Raises `ModelError` or `ProviderError`."""
+def open_session(
+    model: bytes, name: str, provider: Provider, threads: int, window: int = _WINDOW
+) -> ort.InferenceSession:
+    """Any network that is one file, on the provider asked for. Raises `ModelError` or `ProviderError`.
+
+    TensorRT prepares for windows of `window` samples.
+    """
     try:
         check_self_contained(model)
     except ValueError as error:
@@ -123,7 +130,7 @@ def open_session(model: bytes, name: str, provider: Provider, threads: int) -> o
     ort.preload_dlls()
     if wanted == TENSORRT:
         _preload_tensorrt()
-        session = opened([(TENSORRT, tensorrt_options()), (CUDA, cuda_options(graphs=False)), CPU])
+        session = opened([(TENSORRT, tensorrt_options(window)), (CUDA, cuda_options(graphs=False)), CPU])
     else:
         severity = _ERRORS_ONLY if provider == "cuda" else _FATAL_ONLY
         try:
@@ -153,8 +160,11 @@ def cuda_options(graphs: bool) -> dict[str, str]:
     }
 
 
-def tensorrt_options() -> dict[str, str]:
-    """Options of the TensorRT provider. Engines take minutes to build: they are kept, and fit all batches."""
+def tensorrt_options(window: int = _WINDOW) -> dict[str, str]:
+    """Options of the TensorRT provider for windows of so many samples.
+
+    Engines take minutes to build, so they are kept, and fit all batches.
+    """
     shapes = {"min": 1, "opt": SIZES[-2], "max": SIZES[-1]}
     kept = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sayso" / "tensorrt"
     kept.mkdir(parents=True, exist_ok=True)
@@ -164,7 +174,7 @@ def tensorrt_options() -> dict[str, str]:
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(kept),
         "trt_fp16_enable": "0",  # half precision is for a model's export to choose, which tests what it costs
-        **{f"trt_profile_{name}_shapes": f"waveform:{n}x{WINDOW}" for name, n in shapes.items()},
+        **{f"trt_profile_{name}_shapes": f"waveform:{n}x{window}" for name, n in shapes.items()},
     }
 
 

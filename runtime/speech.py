@@ -40,7 +40,7 @@ _WEIGHTS = Path(str(files("sayso.runtime") / "weights" / "silero_vad.onnx"))
 class SpeechReport:
     """What was heard. `snr_db` is None without speech; `clipping` is a share of samples.
 
-    `warnings`: downmixed, narrowband, noisy (under 10 dB), clipped (over 0.5 % of samples).
+    `warnings`: downmixed, channels_differ, narrowband, noisy (under 10 dB), clipped (over 0.5 % of samples).
     """
 
     duration_s: float

@@ -15,7 +15,7 @@ from typing import TextIO
 from sayso.domain.errors import SaysoError
 from sayso.enroll.errors import InvalidField, SpeakerNotFound
 from sayso.enroll.fields import checked_id
-from sayso.runtime.audio import decode
+from sayso.runtime.audio import MIX, SentAudio, decode
 from sayso.runtime.errors import InputError
 from sayso.runtime.session import available_cores
 from sayso.runtime.speech import QualityLimits
@@ -151,14 +151,16 @@ def enroll_all(
     people: list[Person],
     new_call: Callable[[], Call],
     advance: Callable[[], None] = lambda: None,
+    channel: str = MIX,
 ) -> Iterator[Row]:
     """Enrol everybody; rows come as speakers are done, and `advance` is called after each recording.
 
-    An enrolment's id follows from the recording's bytes, so doing it again adds nothing twice.
+    An enrolment's id follows from the recording's bytes, so doing it again adds nothing twice. `channel` is
+    taken of each recording.
     """
 
     def enroll(person: Person) -> list[Row]:
-        return [row for row, _ in enroll_person(engine, person, new_call, advance)]
+        return [row for row, _ in enroll_person(engine, person, new_call, advance, channel)]
 
     with ThreadPoolExecutor(available_cores()) as pool:
         for rows in pool.map(enroll, people):
@@ -170,19 +172,28 @@ def enroll_person(
     person: Person,
     new_call: Callable[[], Call],
     advance: Callable[[], None] = lambda: None,
+    channel: str = MIX,
 ) -> list[tuple[Row, EnrollmentAdded | None]]:
     """Enrol one person's recordings in order: a row for each, and what was added where it was not refused.
 
-    A speaker is created with the first recording that is good enough, never without one.
+    A speaker is created with the first recording that is good enough, never without one. `channel` is taken
+    of each recording.
     """
     outcomes = []
     for file in person.files:
-        outcomes.append(_enroll(engine, person, file, new_call()))
+        outcomes.append(_enroll(engine, person, file, new_call(), channel))
         advance()
     return outcomes
 
 
-def _enroll(engine: Engine, person: Person, file: Path, call: Call) -> tuple[Row, EnrollmentAdded | None]:
+def _enrollment_id(data: bytes, channel: str) -> str:
+    """The id that follows from a recording's bytes and the channel taken of it."""
+    return id_from("enr", data) if channel == MIX else id_from("enr", data, channel)
+
+
+def _enroll(
+    engine: Engine, person: Person, file: Path, call: Call, channel: str
+) -> tuple[Row, EnrollmentAdded | None]:
     try:
         data = file.read_bytes()
         try:
@@ -196,8 +207,8 @@ def _enroll(engine: Engine, person: Person, file: Path, call: Call) -> tuple[Row
             _check(engine, data)
             engine.store.create_speaker(call.tenant, person.id, person.name, person.groups)
             earlier = set()
-        enrollment_id = id_from("enr", data)
-        added = engine.enroll(call, person.id, data, enrollment_id)
+        enrollment_id = _enrollment_id(data, channel)
+        added = engine.enroll(call, person.id, SentAudio(data, channel=channel), enrollment_id)
     except SaysoError as error:
         seconds = getattr(error, "net_speech_s", None)
         return _refused(person, file, error.code, str(error), seconds), None

@@ -17,7 +17,7 @@ from sayso.enroll.decision import Evidence, decide_identify, decide_verify
 from sayso.enroll.errors import AttemptsDelayed, SpeakerLocked, SpeakerOptedOut, StoreCorrupt
 from sayso.enroll.search.index import index_of
 from sayso.enroll.types import NewEnrollment
-from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, decode, encode
+from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, SentAudio, encode
 from sayso.runtime.buckets import SIZES
 from sayso.runtime.embedder import Embedding
 from sayso.runtime.session import CPU, available_cores
@@ -47,7 +47,7 @@ from sayso.service.schemas import (
 from sayso.service.served import ServedModel, load_models
 from sayso.service.settings import Settings
 
-Audio = bytes | Recording  # a file's bytes, or what a stream has decoded already
+Audio = bytes | SentAudio | Recording  # a file's bytes, as they were sent, or what is decoded already
 _DOUBTFUL = ("noisy", "clipped")
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
 PLACES_PER_CORE = 8
@@ -131,12 +131,18 @@ class Engine:
         """
         if self.store.speaker(call.tenant, speaker_id).status == "opted_out":
             raise SpeakerOptedOut(speaker_id)  # before any work on a voice that must not be enrolled
+        data = SentAudio(data) if isinstance(data, bytes) else data
+        if isinstance(data, SentAudio) and not data.is_complete:
+            with call.stage("decode"):
+                data = data.decode(self.settings.max_audio_s)
         heard = self._hear(call, data, self.settings.enroll_min_speech_s)
         vectors: dict[str, NDArray[np.float32]] = {}
+        made: list[Embedding] = []
         for model in self.models.values():
-            vectors |= self.judge.vectors(model, heard.report, heard.speech, self._embedding(call, model))
+            embed = self._embedding(call, model, made)
+            vectors |= self.judge.vectors(model, heard.report, heard.speech, embed)
         report, first, strict = heard.report, self._first, self.settings.enroll_strict
-        if strict and SEVERAL in report.warnings:
+        if strict and any(embedding.several_voices for embedding in made):
             detail = "the recording has several voices: send one with the speaker's alone"
             raise ServiceError(409, SEVERAL, detail)
         with call.stage("search"):
@@ -153,13 +159,14 @@ class Engine:
         if strict and elsewhere:
             detail = "this very recording is enrolled for another speaker: send another recording"
             raise ServiceError(409, SAME, detail)
+        file = encode(data) if isinstance(data, Recording) else data.data  # kept where the tenant wants it
         new = NewEnrollment(
             report.net_speech_s,
             report.duration_s,
             report.snr_db,
             report.clipping,
             vectors,
-            recording=encode(data) if isinstance(data, Recording) else data,  # kept where the tenant wants it
+            recording=file,
             digest=heard.digest,
             band=report.band,
             min_cohesion=first.unlike_below if strict else None,
@@ -172,7 +179,7 @@ class Engine:
             status=speaker.status,
             net_speech_s=speaker.net_speech_s,
             remaining_speech_s=speaker.remaining_speech_s,
-            audio=AudioOut.model_validate(report),
+            audio=_audio(heard, *made),
             models=[model.ref for model in self.models.values()],
             request_id=call.request_id,
             timings_ms=self._timings(call, "enroll", "all"),
@@ -186,6 +193,7 @@ class Engine:
             template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
             attempts.admit(call.tenant, [speaker_id], call.attempt, limits)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
+        made: list[Embedding] = []
         evidence = self.judge.verify(
             call.tenant,
             speaker_id,
@@ -193,7 +201,7 @@ class Engine:
             model,
             heard.report,
             heard.speech,
-            self._embedding(call, model),
+            self._embedding(call, model, made),
         )
         with call.stage("search"):
             decided = decide_verify(evidence, policy, self._doubts(heard))
@@ -211,7 +219,7 @@ class Engine:
             threshold=model.threshold(evidence),
             speaker_id=speaker_id,
             template=TemplateOut.model_validate(template),
-            audio=AudioOut.model_validate(heard.report),
+            audio=_audio(heard, *made),
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, "verify", model.name),
@@ -241,7 +249,9 @@ class Engine:
                 attempts.admit(call.tenant, among, call.attempt, limits)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
         key = self.judge.search_key(call.tenant, model, heard.report)
-        probe = self.judge.probe(model, heard.report, heard.speech, self._embedding(call, model), key)
+        made: list[Embedding] = []
+        embed = self._embedding(call, model, made)
+        probe = self.judge.probe(model, heard.report, heard.speech, embed, key)
         with call.stage("search"):
             nearest, searched = self.index.search(
                 call.tenant, key, probe.vector, max(SHORTLIST, top_k) + len(barred), among, group
@@ -291,23 +301,24 @@ class Engine:
                 for rank, c in enumerate(shown, start=1)
             ],
             threshold=threshold,
-            audio=AudioOut.model_validate(heard.report),
+            audio=_audio(heard, *made),
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, "identify", model.name),
         )
 
-    def compare(self, call: Call, first: bytes, second: bytes, model_name: str | None = None) -> Comparison:
+    def compare(self, call: Call, first: Audio, second: Audio, model_name: str | None = None) -> Comparison:
         """Are two recordings of one speaker?"""
         model = self.model(model_name)
         policy = model.decides()
         heard = [self._hear(call, data, self.settings.verify_required_speech_s) for data in (first, second)]
+        made: list[Embedding] = []
         evidence = self.judge.compare(
             call.tenant,
             model,
             [h.report for h in heard],
             [h.speech for h in heard],
-            self._embedding(call, model),
+            self._embedding(call, model, made),
         )
         with call.stage("search"):
             doubts = [doubt for h in heard for doubt in self._doubts(h)]
@@ -320,13 +331,13 @@ class Engine:
             score=evidence.score if call.scores else None,
             llr=evidence.llr if call.scores else None,
             threshold=model.threshold(evidence),
-            audio=[AudioOut.model_validate(h.report) for h in heard],
+            audio=[_audio(h, embedding) for h, embedding in zip(heard, made, strict=True)],
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, "compare", model.name),
         )
 
-    def embedding(self, call: Call, data: bytes, model_name: str | None = None) -> EmbeddingOut:
+    def embedding(self, call: Call, data: Audio, model_name: str | None = None) -> EmbeddingOut:
         """The vector of a recording."""
         model = self.model(model_name)
         heard = self._hear(call, data, self.settings.verify_required_speech_s)
@@ -335,7 +346,7 @@ class Engine:
         return EmbeddingOut(
             embedding=[float(x) for x in embedding.vector],
             windows=embedding.windows,
-            audio=AudioOut.model_validate(heard.report),
+            audio=_audio(heard, embedding),
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, "embedding", model.name),
@@ -343,9 +354,10 @@ class Engine:
 
     def embed_kept(self, data: bytes, model_name: str) -> dict[str, NDArray[np.float32]]:
         """What a recording that was enrolled before stores under a model: vectors `[dim]` by their key."""
-        call, model = Call("", "", ""), self.model(model_name)
+        # On one core: it has no turn among the callers.
+        call, model = Call("", "", "", alone=False), self.model(model_name)
         heard = self._hear(call, data, 0.0)
-        return self.judge.vectors(model, heard.report, heard.speech, self._embedding(call, model))
+        return self.judge.vectors(model, heard.report, heard.speech, self._embedding(call, model, []))
 
     def check(self) -> None:
         """Push a declared example through the real pipeline of every model, and read the store.
@@ -367,19 +379,30 @@ class Engine:
     def _limits(self, call: Call) -> AttemptLimits | None:
         return None if call.operator else self.settings.attempt_limits
 
+    def _decoded(self, data: Audio) -> Recording:
+        if isinstance(data, Recording):
+            return data
+        sent = SentAudio(data) if isinstance(data, bytes) else data
+        return sent.decode(self.settings.max_audio_s)
+
     def _hear(self, call: Call, data: Audio, required_speech_s: float) -> Heard:
         settings = self.settings
         with call.stage("decode"):
-            recording = data if isinstance(data, Recording) else decode(data, settings.max_audio_s)
+            recording = self._decoded(data)
         with call.stage("speech"):
             report, speech = self.detector.detect(recording)
             QualityLimits(required_speech_s, settings.min_snr_db, settings.max_clipping).check(report)
             digest = hashlib.sha256(recording.samples.data).digest()
         return Heard(report, speech, digest)
 
-    def _embedding(self, call: Call, model: ServedModel) -> Embed:
-        """What makes vectors of speech for a call, on its clock."""
-        return lambda speech: self._embed(call, model, speech).vector
+    def _embedding(self, call: Call, model: ServedModel, made: list[Embedding]) -> Embed:
+        """What makes vectors of speech for a call, on its clock; `made` gathers all that was made."""
+
+        def embed(speech: Samples) -> NDArray[np.float32]:
+            made.append(self._embed(call, model, speech))
+            return made[-1].vector
+
+        return embed
 
     def _embed(self, call: Call, model: ServedModel, speech: Samples) -> Embedding:
         embedding = model.embedder.embed(speech, call.left_s(), call.alone)
@@ -423,3 +446,11 @@ class Engine:
         for name, seconds in call.stages.items():
             self.metrics.stage_seconds.labels(name, model, kind).observe(seconds)
         return {name: round(seconds * 1000, 3) for name, seconds in call.stages.items()}
+
+
+def _audio(heard: Heard, *embeddings: Embedding) -> AudioOut:
+    """The report of a recording, with what its embeddings say of who is on it."""
+    audio: AudioOut = AudioOut.model_validate(heard.report)
+    if any(embedding.several_voices for embedding in embeddings):
+        audio.warnings.append(SEVERAL)
+    return audio

@@ -7,6 +7,7 @@ different ways. This one uses python-multipart's callbacks and has no files.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
+from dataclasses import dataclass
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -18,17 +19,27 @@ MAX_PARTS = 20
 MAX_HEAD_BYTES = 8192  # of the headers of one part
 
 
+@dataclass(frozen=True)
+class Part:
+    """One part of a form: its content, and the content type that its sender gave."""
+
+    content: bytes
+    content_type: str | None
+
+
 class _Reader:
     """Collects the content of the parts with one name, with a file name or without, in the order sent."""
 
     def __init__(self, name: str) -> None:
         self._name = name.encode()
         self.contents: list[bytearray] = []
+        self.content_types: list[str | None] = []
         self.parts = 0
         self.in_part = False
         self._head_bytes = 0
         self._header = self._value = b""
         self._disposition = b""
+        self._content_type: str | None = None
         self._content: bytearray | None = None  # None while the part has another name
 
     def callbacks(self) -> dict[str, Any]:
@@ -47,6 +58,7 @@ class _Reader:
         if self.parts > MAX_PARTS:
             raise FormParserError(f"it has more than {MAX_PARTS} parts")
         self.in_part, self._head_bytes, self._disposition, self._content = True, 0, b"", None
+        self._content_type = None
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._count(end - start)
@@ -59,6 +71,8 @@ class _Reader:
     def _header_end(self) -> None:
         if self._header.lower() == b"content-disposition":
             self._disposition = self._value
+        elif self._header.lower() == b"content-type":
+            self._content_type = self._value.decode("latin-1").strip()
         self._header = self._value = b""
 
     def _headers_finished(self) -> None:
@@ -66,6 +80,7 @@ class _Reader:
         if options.get(b"name") == self._name:
             self._content = bytearray()
             self.contents.append(self._content)
+            self.content_types.append(self._content_type)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._content is not None:
@@ -80,8 +95,8 @@ class _Reader:
             raise FormParserError(f"the headers of a part are longer than {MAX_HEAD_BYTES} bytes")
 
 
-async def parts_named(name: str, content_type: str, body: AsyncIterable[bytes]) -> list[bytes]:
-    """Read a form and return the content of its parts `name`.
+async def parts_named(name: str, content_type: str, body: AsyncIterable[bytes]) -> list[Part]:
+    """Read a form and return its parts `name`.
 
     A part counts with a file name or without: some clients send none. Raises a 400 for a form that cannot
     be read, or that ends in the middle of a part.
@@ -100,7 +115,8 @@ async def parts_named(name: str, content_type: str, body: AsyncIterable[bytes]) 
         raise _malformed(str(error)) from error
     if reader.in_part:
         raise _malformed("it ends in the middle of a part")
-    return [bytes(content) for content in reader.contents]
+    read = zip(reader.contents, reader.content_types, strict=True)
+    return [Part(bytes(content), content_type) for content, content_type in read]
 
 
 def _malformed(reason: str) -> ServiceError:

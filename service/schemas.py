@@ -126,7 +126,10 @@ class EnrollmentList(_Body):
 
 
 class AudioOut(_Body):
-    """What was heard. `warnings`: downmixed, narrowband, noisy, clipped. `band` is what the sound holds."""
+    """What was heard. `band` is what the sound holds, whatever the sample rate.
+
+    `warnings`: downmixed, channels_differ, narrowband, noisy, clipped, several_voices.
+    """
 
     duration_s: float
     net_speech_s: float

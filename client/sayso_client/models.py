@@ -75,7 +75,10 @@ class EnrollmentList(_Answer):
 
 
 class Audio(_Answer):
-    """What was heard; `warnings` are of downmixed, narrowband, noisy, clipped; `band` is wide or narrow."""
+    """What was heard; `band` is wide or narrow.
+
+    `warnings` are of downmixed, channels_differ, narrowband, noisy, clipped, several_voices.
+    """
 
     duration_s: float
     net_speech_s: float

@@ -34,6 +34,12 @@ class Stage(Protocol):
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file or a served name.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="A served model; the default one if absent.")]
+Channel = Annotated[
+    str,
+    typer.Option(
+        help="The channel that holds the speaker: left, right or a number from 1; mix is their mean."
+    ),
+]
 Tenant = Annotated[str, typer.Option(help="The tenant that the speakers belong to.")]
 
 

@@ -12,7 +12,8 @@ import typer
 
 from sayso.bulk import Person, Report, Row, enroll_all, enroll_person, loose_rows, read_source
 from sayso.cli import common
-from sayso.cli.common import AsJson, ModelName, Tenant
+from sayso.cli.common import AsJson, Channel, ModelName, Tenant
+from sayso.runtime.audio import MIX, SentAudio
 from sayso.service.schemas import (
     EnrollmentAdded,
     Identification,
@@ -40,6 +41,7 @@ def enroll(
     report: Annotated[
         Path | None, typer.Option(help="With --from: write the outcome for each recording to this CSV.")
     ] = None,
+    channel: Channel = MIX,
     tenant: Tenant = "default",
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +49,7 @@ def enroll(
     if source is not None:
         if speaker_id is not None:
             raise typer.BadParameter("--from takes ids and recordings from the folder or CSV: give no others")
-        _enroll_many(source, report, tenant, as_json)
+        _enroll_many(source, report, channel, tenant, as_json)
         return
     if speaker_id is None or not files:
         raise typer.BadParameter("give an id and recordings, or --from FOLDER")
@@ -55,7 +57,11 @@ def enroll(
     with common.engine() as engine, common.stages() as stage:
         done = itertools.count(1)
         outcomes = enroll_person(
-            engine, person, lambda: common.call(tenant), lambda: stage("recordings", next(done), len(files))
+            engine,
+            person,
+            lambda: common.call(tenant),
+            lambda: stage("recordings", next(done), len(files)),
+            channel,
         )
     refused = [row for row, _ in outcomes if row.outcome == "refused"]
     for row in refused:
@@ -78,7 +84,7 @@ def _enrolment(speaker_id: str, added: list[EnrollmentAdded], tried: int) -> str
     return text if len(added) == tried else f"{text}; {len(added)} of {tried} recordings taken"
 
 
-def _enroll_many(source: Path, report: Path | None, tenant: str, as_json: bool) -> None:
+def _enroll_many(source: Path, report: Path | None, channel: str, tenant: str, as_json: bool) -> None:
     read = read_source(source)
     people = read.people
     loose = [file for file in read.loose if report is None or file.resolve() != report.resolve()]
@@ -88,7 +94,9 @@ def _enroll_many(source: Path, report: Path | None, tenant: str, as_json: bool) 
         engine = stack.enter_context(common.engine())
         bar = stack.enter_context(common.progress_bar())
         task = bar.add_task("recordings", total=sum(len(person.files) for person in people))
-        enrolled_rows = enroll_all(engine, people, lambda: common.call(tenant), lambda: bar.advance(task))
+        enrolled_rows = enroll_all(
+            engine, people, lambda: common.call(tenant), lambda: bar.advance(task), channel
+        )
         for row in itertools.chain(loose_rows(loose), enrolled_rows):
             rows.append(row)
             if written:
@@ -113,12 +121,14 @@ def verify(
     speaker_id: SpeakerId,
     file: File,
     model: ModelName = None,
+    channel: Channel = MIX,
     tenant: Tenant = "default",
     as_json: AsJson = False,
 ) -> None:
     """Is this recording of that speaker?"""
     with common.engine() as engine:
-        answer = engine.verify(common.call(tenant), speaker_id, file.read_bytes(), model)
+        audio = SentAudio(file.read_bytes(), channel=channel)
+        answer = engine.verify(common.call(tenant), speaker_id, audio, model)
     common.show(answer, as_json, _verification(answer))
 
 
@@ -128,12 +138,14 @@ def identify(
     model: ModelName = None,
     top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates to list.")] = 5,
     group: Annotated[str | None, typer.Option(help="Search only this group.")] = None,
+    channel: Channel = MIX,
     tenant: Tenant = "default",
     as_json: AsJson = False,
 ) -> None:
     """Who, of the enrolled speakers, is this?"""
     with common.engine() as engine:
-        answer = engine.identify(common.call(tenant), file.read_bytes(), model, top_k, group)
+        audio = SentAudio(file.read_bytes(), channel=channel)
+        answer = engine.identify(common.call(tenant), audio, model, top_k, group)
     common.show(answer, as_json, _identification(answer))
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict
 
-from sayso.runtime.audio import decode
+from sayso.runtime.audio import SentAudio
 from sayso.runtime.embedder import Embedding
 from sayso.service.access.keys import ApiKey
 from sayso.service.auth import KeyWith
@@ -69,8 +69,10 @@ async def side_by_side(
     return await work(request, key, _all_models, engine_of(request), data, speaker_id, rounds)
 
 
-def _all_models(call: Call, engine: Engine, data: bytes, speaker_id: str | None, rounds: int) -> SideBySide:
-    recording = decode(data, engine.settings.max_audio_s)
+def _all_models(
+    call: Call, engine: Engine, data: SentAudio, speaker_id: str | None, rounds: int
+) -> SideBySide:
+    recording = data.decode(engine.settings.max_audio_s)
     answers: list[Verification | Identification] = []
     for name in engine.models:
         call.left_s()

@@ -37,11 +37,12 @@ NETWORK = seeds.cards()["network.onnx"]
 
 
 def audio(data: bytes) -> None:
-    try:
-        decoded = decode(data, 2.0)
-    except InputError:
-        return
-    assert len(decoded.samples) <= 2 * 16_000 + 64
+    for content_type in (None, "audio/L16;rate=8000;channels=2", data[:60].decode("latin-1")):
+        try:
+            decoded = decode(data, 2.0, content_type)
+        except InputError:
+            continue
+        assert len(decoded.samples) <= 2 * 16_000 + 64
 
 
 class Live:

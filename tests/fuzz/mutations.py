@@ -22,6 +22,7 @@ WORDS = ["", "0", "-1", "1", "5", "100", "1001", "9" * 400, "null", "true", "NaN
          "ann", "a" * 255, "a" * 300, "\x00", "\u202e", "%00", "%ff%fe", "../../etc/passwd",
          "'; DROP TABLE speakers;--", "{{7*7}}", "<script>", "MTIz", "=", "\ufffd"]  # fmt: skip
 CONTENT_TYPES = ["application/json", "audio/wav", "audio/ogg", "application/octet-stream", "text/plain", "",
+                 "audio/basic", "audio/L16;rate=16000", "audio/pcm;rate=x;channels=9",
                  "application/json; charset=utf-16", "multipart/form-data", "multipart/mixed; boundary=x",
                  "multipart/form-data; boundary=", "multipart/form-data; boundary=\"x\"; charset=bogus",
                  "application/x-www-form-urlencoded", "a" * 5000]  # fmt: skip

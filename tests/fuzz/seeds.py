@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+from phone_samples import PHONES, recorded
 from runtime_samples import card, toy_network
 
 from sayso.runtime.card import with_card
@@ -54,6 +55,8 @@ def audio() -> dict[str, bytes]:
         file = io.BytesIO()
         sf.write(file, np.repeat(voice[:, None], channels, axis=1), rate, format=format, subtype=subtype)
         made[name] = file.getvalue()
+    for name in PHONES:
+        made[name.lower().replace(" ", "-")] = recorded(name, synthetic_voice(0.4))
     whole = io.BytesIO()
     sf.write(whole, synthetic_voice(2.5), 16_000, format="OGG", subtype="OPUS")
     return {**made, "enough.ogg": whole.getvalue()}

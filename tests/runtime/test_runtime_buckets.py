@@ -91,6 +91,7 @@ def test_options_are_text_that_onnxruntime_takes() -> None:
     assert cuda_options(graphs=True)["cudnn_conv_algo_search"] == "HEURISTIC"
     assert cuda_options(graphs=False)["use_tf32"] == "0"  # scores on a GPU are the CPU's
     assert tensorrt_options()["trt_profile_max_shapes"] == "waveform:16x48000"
+    assert tensorrt_options(32_000)["trt_profile_min_shapes"] == "waveform:1x32000"
 
 
 class OnCpu(EmbeddingSession):

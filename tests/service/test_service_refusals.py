@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from sounds import encode
 
+from sayso.runtime.batcher import Batcher
 from sayso.runtime.card import ModelCard, read_card, with_card
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.access.keys import SCOPES
@@ -244,18 +246,23 @@ def test_a_poisoned_model_fails_its_own_request_only(service: Any, monkeypatch: 
 
 @pytest.mark.parametrize("poison", ["nan", "raises", "drops"])
 def test_a_poisoned_recording_fails_alone(service: Any, monkeypatch: pytest.MonkeyPatch, poison: str) -> None:
-    """Five callers at once, and the model chokes on one of their voices."""
-    takes = [encode(synthetic_voice(3.5, 120.0 + 10 * i, seed=i)) for i in range(5)]
+    """Two callers share a batch, as on a GPU, and the model chokes on one of their voices."""
+    takes = [encode(synthetic_voice(4.5, pitch, seed=1)) for pitch in (130.0, 170.0)]
     alone = [service.post("/v1/embeddings", content=take).json()["embedding"] for take in takes]
     heard: list[np.ndarray] = []
     with monkeypatch.context() as listening:
         patched(service, listening, lambda run, windows: heard.append(windows.copy()) or run(windows))
-        service.post("/v1/embeddings", content=takes[2])
+        service.post("/v1/embeddings", content=takes[1])
     poisoned = heard[0][0]
+    embedder = service.engine.models["baseline"].embedder
+    sizes: list[int] = []
+    both_wait = threading.Event()
 
-    def choking(run: Callable[[np.ndarray], np.ndarray], windows: np.ndarray) -> np.ndarray:
+    def choking(windows: np.ndarray) -> np.ndarray:
+        assert both_wait.wait(30.0)
+        sizes.append(len(windows))
         bad = (windows == poisoned).all(axis=1)
-        vectors = run(windows)
+        vectors = embedder._narrow.run(windows)
         if bad.any() and poison == "raises":
             raise RuntimeError("choked")
         if bad.any() and poison == "drops":
@@ -263,15 +270,27 @@ def test_a_poisoned_recording_fails_alone(service: Any, monkeypatch: pytest.Monk
         vectors[bad] = np.nan
         return vectors
 
-    with monkeypatch.context() as choked, ThreadPoolExecutor(5) as pool:
-        patched(service, choked, choking)
+    class Counting(Batcher):
+        submitted = 0
+
+        def submit(self, windows: np.ndarray) -> Any:
+            future = super().submit(windows)
+            self.submitted += 1
+            if self.submitted == 3:
+                both_wait.set()
+            return future
+
+    batcher = Counting(choking)
+    batcher.submit(np.zeros((1, len(poisoned)), np.float32))  # holds the worker while the others queue up
+    with monkeypatch.context() as shared, ThreadPoolExecutor(2) as pool:
+        shared.setattr(embedder, "_batcher", batcher)
         answers = list(pool.map(lambda take: service.post("/v1/embeddings", content=take), takes))
-    for i, answer in enumerate(answers):
-        if i == 2:
-            assert_problem(answer, 500, "embedding_failed")
-        else:
-            assert answer.json()["embedding"] == pytest.approx(alone[i], abs=1e-5)
-    assert service.post("/v1/embeddings", content=takes[2]).status_code == 200
+    batcher.close()
+    each = len(heard[0])
+    assert sizes[:2] == [1, 2 * each]
+    assert answers[0].json()["embedding"] == pytest.approx(alone[0], abs=1e-5)
+    assert_problem(answers[1], 500, "embedding_failed")
+    assert service.post("/v1/embeddings", content=takes[1]).status_code == 200
 
 
 def test_a_bug_of_ours_is_a_problem_document_too(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,3 +328,33 @@ def assert_problem(answer: Any, status: int, code: str) -> None:
     assert body["title"]
     assert body["request_id"] == answer.headers["x-request-id"]
     assert len(body["detail"]) > 10
+
+
+def test_a_channel_can_be_chosen(service: Any) -> None:
+    ann, bob = synthetic_voice(5.0, 205.0, 1.16), synthetic_voice(5.0, 120.0, 1.0)
+    both = np.stack([np.append(ann, 0 * bob), np.append(0 * ann, bob)], axis=1)
+    call = encode(both)
+    vectors, warnings = {}, {}
+    for channel in ("mix", "left", "right", "1", "2"):
+        answer = service.post(f"/v1/embeddings?channel={channel}", content=call).json()
+        vectors[channel], warnings[channel] = np.array(answer["embedding"]), answer["audio"]["warnings"]
+    assert {"downmixed", "channels_differ"} <= set(warnings["mix"])
+    assert "channels_differ" not in warnings["left"] + warnings["right"]
+    np.testing.assert_array_equal(vectors["left"], vectors["1"])
+    np.testing.assert_array_equal(vectors["right"], vectors["2"])
+    assert vectors["left"] @ vectors["right"] < vectors["left"] @ vectors["1"] - 0.05
+    assert_problem(service.post("/v1/embeddings?channel=3", content=call), 422, "audio_channel_missing")
+    assert_problem(service.post("/v1/embeddings?channel=9", content=call), 422, "invalid_field")
+    form = {"audio": ("call.wav", call, "audio/wav")}
+    answer = service.post("/v1/embeddings?channel=right", files=form).json()
+    np.testing.assert_array_equal(answer["embedding"], vectors["right"])
+
+
+def test_samples_without_a_container_come_by_their_content_type(service: Any) -> None:
+    raw = encode(SPEECH, format="RAW", subtype="PCM_16")
+    expected = service.post("/v1/embeddings", content=encode(SPEECH)).json()["embedding"]
+    headers = {"Content-Type": "audio/pcm;rate=16000"}
+    assert service.post("/v1/embeddings", content=raw, headers=headers).json()["embedding"] == expected
+    form = {"audio": ("voice.raw", raw, "audio/pcm;rate=16000")}
+    assert service.post("/v1/embeddings", files=form).json()["embedding"] == expected
+    assert_problem(service.post("/v1/embeddings", content=raw), 400, "audio_undecodable")

@@ -78,7 +78,7 @@ async def pieces(body: bytes, size: int) -> AsyncIterator[bytes]:
 
 
 def parts(body: bytes, size: int = 1000, content_type: str = HEADERS["Content-Type"]) -> list[bytes]:
-    return asyncio.run(parts_named("audio", content_type, pieces(body, size)))
+    return [part.content for part in asyncio.run(parts_named("audio", content_type, pieces(body, size)))]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10_000])

@@ -16,6 +16,8 @@ const REASONS = {
 };
 const WARNINGS = {
   downmixed: "several channels, averaged",
+  channels_differ: "different voices in the channels",
+  several_voices: "two voices, one after the other",
   narrowband: "telephone bandwidth",
   noisy: "noisy",
   clipped: "clipped",
