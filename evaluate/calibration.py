@@ -1,7 +1,7 @@
 """Fits how a model's evidence becomes an LLR, and at which LLRs to decide."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,16 +49,21 @@ GROWTHS = np.linspace(0.3, 1.0, 71)
 SEARCH_SIZES = (5, 10, 20, 50, 100, 200, 400)
 
 
-def fit_on_templates(comparisons: Sequence[Comparisons], identities: Sequence[TrialIdentity]) -> Calibration:
+def fit_on_templates(
+    comparisons: Sequence[Comparisons],
+    identities: Sequence[TrialIdentity],
+    centre_weights: Sequence[float] = CENTRE_WEIGHTS,
+) -> Calibration:
     """Calibrate on template trials, one `Comparisons` a condition, all with the same templates and trials.
 
     Every group of templates counts as much as any other, as does every condition. The weight of the centre is
-    that of the lowest Cllr. ValueError when no group has both classes, or the model is no better than chance.
+    that of `centre_weights` with the lowest Cllr. ValueError when no group has both classes, or the model is
+    no better than chance.
     """
     middle = {band: tuple(np.round(c, DECIMALS).tolist()) for band, c in centres(comparisons).items()}
     conditions = _conditions(comparisons)
     fits = []
-    for weight in CENTRE_WEIGHTS:
+    for weight in centre_weights:
         empty = LlrModel(0.0, {"centred": 1.0}, middle, weight, conditions)
         parts = [gather(empty, c, TENANT_SIZES, seed) for seed, c in enumerate(comparisons)]
         evidence = balanced(Evidence.joined(parts))
@@ -76,7 +81,7 @@ def fit_on_templates(comparisons: Sequence[Comparisons], identities: Sequence[Tr
 class HeldOut:
     """One group of templates under one condition, at the operating point `fmr=0.01` that the others set."""
 
-    group: int
+    group: str
     condition: str
     targets: int
     nontargets: int
@@ -84,16 +89,22 @@ class HeldOut:
     fnmr: float
 
 
-def held_out(comparisons: Sequence[Comparisons], together: Sequence[Sequence[int]]) -> list[HeldOut]:
+def held_out(
+    comparisons: Sequence[Comparisons],
+    together: Sequence[Sequence[int]],
+    centre_weight: float,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[HeldOut]:
     """Calibrate on all groups but some, and decide on those; `together` lists which are left out at once.
 
     So a threshold is tried on corpora that it was not set on. Tenants are as large as the group is.
     """
     rows: list[HeldOut] = []
     everybody = np.unique(comparisons[0].groups)
-    for left_out in together:
+    for done, left_out in enumerate(together):
+        progress(done, len(together))
         others = [of_groups(c, np.setdiff1d(everybody, left_out)) for c in comparisons]
-        fitted = fit_on_templates(others, ())
+        fitted = fit_on_templates(others, (), (centre_weight,))
         threshold = fitted.operating_points["fmr=0.01"].threshold
         for c in comparisons:
             tried = gather(fitted.llr, of_groups(c, np.asarray(left_out)), (max(TENANT_SIZES),))
@@ -104,7 +115,9 @@ def held_out(comparisons: Sequence[Comparisons], together: Sequence[Sequence[int
                 if labels.any() and not labels.all():
                     fmr, fnmr = float(accepted[~labels].mean()), float(1.0 - accepted[labels].mean())
                     rows.append(
-                        HeldOut(group, c.condition, int(labels.sum()), int((~labels).sum()), fmr, fnmr)
+                        HeldOut(
+                            c.name(group), c.condition, int(labels.sum()), int((~labels).sum()), fmr, fnmr
+                        )
                     )
     return rows
 

@@ -53,6 +53,11 @@ class Comparisons:
     probe: IntArray
     groups: IntArray
     condition: str
+    names: tuple[str, ...] = ()  # of the groups, by number
+
+    def name(self, group: int) -> str:
+        """What a group is called."""
+        return self.names[group] if self.names else str(group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +132,7 @@ def of_groups(c: Comparisons, groups: IntArray) -> Comparisons:
         c.probe[trials],
         c.groups[rows],
         c.condition,
+        c.names,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +89,8 @@ def compare_all(
         _conditions(trial, results, [names.index(f"{number} {group}") for group in trial.groups])
         for number, (trial, results) in enumerate(zip(listed, heard, strict=True))
     ]
-    return [_joined([part[i] for part in parts]) for i in range(len(parts[0]))]
+    shown = tuple(name.split(" ", 1)[1] or lists[int(name.split(" ", 1)[0])][0].name for name in names)
+    return [replace(_joined([part[i] for part in parts]), names=shown) for i in range(len(parts[0]))]
 
 
 def as_listed(trials: TrialList | TemplateTrials, embedded: EmbeddedFiles) -> Comparisons:

@@ -140,8 +140,12 @@ def calibrate(
         except ValueError as error:
             raise ModelError(f"{path.name} is not calibrated: {error}") from error
         if held_out:
-            stage("held out")
-            tried = try_held_out(compared, [[int(g)] for g in np.unique(compared[0].groups)])
+            tried = try_held_out(
+                compared,
+                [[int(g)] for g in np.unique(compared[0].groups)],
+                fitted.llr.centre_weight,
+                lambda done, total: stage("held out", done, total),
+            )
     write_card(path, replace(read_card(path.read_bytes(), path.name), calibration=fitted))
     for listed, _ in lists:
         if listed.identity().speakers < FEW_SPEAKERS:
@@ -163,7 +167,7 @@ def calibrate(
         typer.echo(f"  {name:<10} LLR {point.threshold:+.2f}  FMR {point.fmr:.4f}  FNMR {point.fnmr:.4f}")
     for row in tried:
         typer.echo(
-            f"  group {row.group} held out, {row.condition}: {row.targets} + {row.nontargets} trials, "
+            f"  {row.group:<18} held out, {row.condition:<13} {row.targets} + {row.nontargets} trials, "
             f"FMR {row.fmr:.4f}  FNMR {row.fnmr:.4f}"
         )
 

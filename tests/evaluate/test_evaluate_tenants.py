@@ -95,9 +95,9 @@ def test_one_threshold_serves_every_channel(fitted: Calibration) -> None:
 
 
 def test_a_corpus_that_was_held_out_has_the_promised_rate(conditions: list[Comparisons]) -> None:
-    rows = held_out(conditions, [[0], [1, 2]])
+    rows = held_out(conditions, [[0], [1, 2]], 2.0)
     assert {(row.group, row.condition) for row in rows} == {
-        (group, c.condition) for group in (0, 1, 2) for c in conditions
+        (str(group), c.condition) for group in (0, 1, 2) for c in conditions
     }
     assert max(row.fmr for row in rows) < 0.03
     assert all(row.targets == SPEAKERS * PROBES for row in rows)
