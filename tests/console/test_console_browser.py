@@ -69,7 +69,7 @@ def test_verify_accepts_the_speaker_and_shows_why(
     record(page, answered)
     page.get_by_text("So far.").wait_for(state="detached")
     assert verdict(page) == "Accept"
-    drawn = page.get_by_role("img", name=re.compile("baseline: score 0.*above the threshold of 0"))
+    drawn = page.get_by_role("img", name=re.compile("baseline: LLR .*above the threshold of"))
     assert drawn.is_visible()
     assert page.get_by_text("different speakers").is_visible()
     assert page.get_by_text(re.compile("likelier for one speaker than for two")).is_visible()
@@ -89,7 +89,7 @@ def test_verify_rejects_somebody_else(
     record(page, lambda: wait_for_speech(page, 3.2))
     page.get_by_text("So far.").wait_for(state="detached")
     assert verdict(page) == "Reject"
-    assert page.get_by_role("img", name=re.compile("nested: score .*below the threshold")).is_visible()
+    assert page.get_by_role("img", name=re.compile("nested: LLR .*below the threshold")).is_visible()
     picture(page, "verify-dark")
     assert not tab.errors
 

@@ -230,7 +230,7 @@ def test_the_evidence_never_contradicts_the_verdict(
 
     def answer(body: Any) -> None:
         body.update(decision=decision, llr=llr, reason=None, speaker_id=people[0].id)
-        body["threshold"]["value"] = threshold
+        body["threshold"]["llr"] = threshold
 
     changed(page, f"**/{call}*", answer)
     if call == "verify":

@@ -84,7 +84,7 @@ export function answerPanel(answer, models, final = true) {
 }
 
 function candidateTable(answer) {
-  const lead = answer.margin === null || answer.margin === undefined ? "" : ` The first leads by ${answer.margin.toFixed(3)}.`;
+  const lead = answer.margin === null || answer.margin === undefined ? "" : ` The first leads by ${answer.margin.toFixed(1)} (LLR).`;
   return table({ name: "Candidates", caption: `Candidates, the nearest first.${lead}`, heads: ["Speaker", "Score", "LLR"] },
     answer.candidates.map((c) => [
       c.speaker_id, c.score === null ? "–" : score(c.score), c.llr === null ? "–" : c.llr.toFixed(1).replace("-", "−"),
