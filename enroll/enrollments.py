@@ -4,15 +4,15 @@ import hashlib
 from collections.abc import Mapping
 
 from sayso.enroll import clock, templates
-from sayso.enroll.db.sql import Connection, Row
+from sayso.enroll.db.sql import Row
 from sayso.enroll.errors import UnlikeEarlier
 from sayso.enroll.fields import is_id
-from sayso.enroll.secrets.vault import Keychain, recording_context
+from sayso.enroll.secrets.transaction import Transaction, recording_context
 from sayso.enroll.types import Enrollment, NewEnrollment, Vector
 
 
 def insert_enrollment(
-    keychain: Keychain,
+    transaction: Transaction,
     speaker: Row,
     enrollment_id: str,
     new: NewEnrollment,
@@ -22,11 +22,11 @@ def insert_enrollment(
 
     Raises UnlikeEarlier.
     """
-    connection, number, tenant = keychain.connection, speaker["number"], speaker["tenant"]
-    cohesion = templates.cohesion(keychain, number, vectors)
+    number, tenant = speaker["number"], speaker["tenant"]
+    cohesion = templates.cohesion(transaction, number, vectors)
     if new.min_cohesion is not None and cohesion is not None and cohesion < new.min_cohesion:
         raise UnlikeEarlier(speaker["id"])
-    row: Row = connection.execute(
+    row: Row = transaction.execute(
         "INSERT INTO enrollments"
         " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at, digest,"
         " band) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
@@ -43,10 +43,10 @@ def insert_enrollment(
             new.band,
         ),
     ).fetchone()
-    templates.store_embeddings(keychain, tenant, row["number"], vectors)
-    if new.recording is not None and keeps_recordings(connection, tenant):
-        sealed = keychain.seal(tenant, recording_context(row["number"]), new.recording)
-        connection.execute("INSERT INTO recordings VALUES (?, ?)", (row["number"], sealed))
+    templates.store_embeddings(transaction, tenant, row["number"], vectors)
+    if new.recording is not None and keeps_recordings(transaction, tenant):
+        sealed = transaction.seal(tenant, recording_context(row["number"]), new.recording)
+        transaction.execute("INSERT INTO recordings VALUES (?, ?)", (row["number"], sealed))
     return row
 
 
@@ -55,17 +55,17 @@ def salted_digest(tenant: str, speaker_id: str, digest: bytes) -> bytes:
     return hashlib.sha256(f"{tenant}\n{speaker_id}\n".encode() + digest).digest()
 
 
-def keeps_recordings(connection: Connection, tenant: str) -> bool:
+def keeps_recordings(transaction: Transaction, tenant: str) -> bool:
     """Tell whether the tenant chose to keep recordings."""
-    row = connection.execute("SELECT keep_recordings FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
+    row = transaction.execute("SELECT keep_recordings FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
     return row is not None and bool(row[0])
 
 
-def enrollment_row(connection: Connection, number: int, enrollment_id: str) -> Row | None:
+def enrollment_row(transaction: Transaction, number: int, enrollment_id: str) -> Row | None:
     """Return one enrolment of the speaker with this number."""
     if not is_id(enrollment_id):
         return None
-    row: Row | None = connection.execute(
+    row: Row | None = transaction.execute(
         "SELECT * FROM enrollments WHERE speaker = ? AND id = ?", (number, enrollment_id)
     ).fetchone()
     return row

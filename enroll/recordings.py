@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sayso.enroll import clock, speakers, templates
-from sayso.enroll.db.sql import Database
-from sayso.enroll.secrets.audit import AuditLog
-from sayso.enroll.secrets.vault import Vault, recording_context
+from sayso.enroll.parts import Shared
+from sayso.enroll.secrets.transaction import recording_context
 from sayso.enroll.speakers import LIVING
 from sayso.enroll.types import Vector
 from sayso.enroll.vectors import checked_vector
@@ -27,14 +26,13 @@ class Outdated:
 class Recordings:
     """What a change of model asks for: who must enrol again, and what can be embedded from what is kept."""
 
-    def __init__(self, database: Database, vault: Vault, audit: AuditLog, required_speech_s: float) -> None:
-        self._database, self._vault, self._audit = database, vault, audit
-        self._required_speech_s = required_speech_s
+    def __init__(self, shared: Shared) -> None:
+        self._vault, self._required_speech_s = shared.vault, shared.required_speech_s
 
     def outdated(self, model_sha256: str) -> list[Outdated]:
         """Return the speakers who cannot be compared under this model though they are enrolled."""
-        with self._database.read() as connection:
-            found = connection.execute(
+        with self._vault.read() as transaction:
+            found = transaction.execute(
                 "SELECT tenant, id, (SELECT COUNT(*) = speakers.enrollments FROM enrollments"
                 "  JOIN recordings ON enrollment = enrollments.number WHERE enrollments.speaker ="
                 "  speakers.number) AS kept"
@@ -48,8 +46,8 @@ class Recordings:
 
     def to_embed(self, model_sha256: str) -> list[int]:
         """Return the numbers of the enrolments whose recording is kept and not embedded by this model."""
-        with self._database.read() as connection:
-            found = connection.execute(
+        with self._vault.read() as transaction:
+            found = transaction.execute(
                 "SELECT recordings.enrollment FROM recordings"
                 " JOIN enrollments ON enrollments.number = recordings.enrollment"
                 " JOIN speakers ON speakers.number = speaker"
@@ -61,13 +59,13 @@ class Recordings:
 
     def read(self, number: int) -> bytes | None:
         """Return a kept recording; None when it is gone. Raises SealBroken."""
-        with self._database.read() as connection:
-            row = connection.execute(
+        with self._vault.read() as transaction:
+            row = transaction.execute(
                 "SELECT sealed FROM recordings WHERE enrollment = ?", (number,)
             ).fetchone()
             if row is None:
                 return None
-            return self._vault.keychain(connection).open(recording_context(number), row["sealed"])
+            return transaction.open(recording_context(number), row["sealed"])
 
     def embedded(self, number: int, vectors: Mapping[str, Vector]) -> bool:
         """Add what a model made of a kept recording: vectors `[dim]` by what they are stored by.
@@ -76,23 +74,22 @@ class Recordings:
         were there.
         """
         checked = {key: checked_vector(vector) for key, vector in vectors.items()}
-        with self._database.write() as connection:
-            row = connection.execute(
+        with self._vault.write() as transaction:
+            row = transaction.execute(
                 "SELECT tenant, speaker FROM recordings"
                 " JOIN enrollments ON enrollments.number = recordings.enrollment"
                 " JOIN speakers ON speakers.number = speaker WHERE enrollments.number = ?",
                 (number,),
             ).fetchone()
-            present = connection.execute(
+            present = transaction.execute(
                 "SELECT model_sha256 FROM embeddings WHERE enrollment = ?", (number,)
             ).fetchall()
             new = {k: v for k, v in checked.items() if k not in {r["model_sha256"] for r in present}}
             if row is None or not new:
                 return False
-            keychain = self._vault.keychain(connection)
-            templates.store_embeddings(keychain, row["tenant"], number, new)
-            templates.recompute(keychain, row["tenant"], row["speaker"])
-            speakers.touch(connection, row["tenant"], row["speaker"])
+            templates.store_embeddings(transaction, row["tenant"], number, new)
+            templates.recompute(transaction, row["tenant"], row["speaker"])
+            speakers.touch(transaction, row["tenant"], row["speaker"])
             for key in new:
-                self._audit.append(keychain, "enrollment.reembedded", row["tenant"], model=key)
+                transaction.audit("enrollment.reembedded", row["tenant"], model=key)
             return True

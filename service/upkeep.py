@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from sayso.enroll.secrets.audit import acting
+from sayso.enroll.secrets.transaction import acting
 from sayso.runtime.errors import ShuttingDown
 from sayso.service.engine import Engine
 from sayso.service.errors import ServiceError

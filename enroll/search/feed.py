@@ -9,6 +9,7 @@ from sayso.enroll.db.sql import Connection
 from sayso.enroll.errors import SpeakerNotFound
 from sayso.enroll.fields import is_id
 from sayso.enroll.search.matrix import Matrix
+from sayso.enroll.secrets.transaction import Transaction
 from sayso.enroll.speakers import LIVING
 from sayso.enroll.store import Store
 from sayso.enroll.templates import NARROW, column, read_template
@@ -65,7 +66,7 @@ class TemplateFeed:
     """Reads the templates of comparable speakers: enough speech under the model, and not opted out."""
 
     def __init__(self, store: Store) -> None:
-        self._database, self._vault = store.database, store.vault
+        self._vault = store.vault
         self._required_speech_s = store.required_speech_s
 
     def since(self, tenant: str, model_sha256: str, revision: int) -> Changes | None:
@@ -74,8 +75,8 @@ class TemplateFeed:
         A revision the tenant never reached (-1 for a new copy, or a file put back from a backup), or that
         is too long ago for the deletions since to be known, is told everything.
         """
-        with self._database.read(tenant) as connection:
-            tenant_row = connection.execute(
+        with self._vault.read(tenant) as transaction:
+            tenant_row = transaction.execute(
                 "SELECT revision, departures_from FROM tenants WHERE tenant = ?", (tenant,)
             ).fetchone()
             current, known_from = tuple(tenant_row) if tenant_row else (0, 0)
@@ -84,11 +85,11 @@ class TemplateFeed:
             whole = not known_from <= revision < current
             changes = Changes(current, whole, set(), [], [], Matrix(), {})
             if not whole:
-                gone = connection.execute(
+                gone = transaction.execute(
                     "SELECT number FROM departures WHERE tenant = ? AND revision > ?", (tenant, revision)
                 )
                 changes.touched.update(row["number"] for row in gone)
-            self._read(connection, changes, tenant, model_sha256, 0 if whole else revision)
+            self._read(transaction, changes, tenant, model_sha256, 0 if whole else revision)
         return changes
 
     def oldest(self, tenant: str, model_sha256: str, most: int, revision: int, last: int) -> Oldest | None:
@@ -96,20 +97,19 @@ class TemplateFeed:
 
         `last` is the highest speaker number among those known, if they are as many as there may be, else -1.
         """
-        with self._database.read(tenant) as connection:
-            row = connection.execute("SELECT revision FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
+        with self._vault.read(tenant) as transaction:
+            row = transaction.execute("SELECT revision FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
             current = row["revision"] if row else 0
             if revision == current:
                 return None
             if (
                 0 <= revision < current
                 and last >= 0
-                and not self._reached(connection, tenant, model_sha256, revision, last, most)
+                and not self._reached(transaction, tenant, model_sha256, revision, last, most)
             ):
                 return Oldest(current, None)
-            keychain = self._vault.keychain(connection)
-            stored = connection.execute(
-                f"SELECT number, id, expires_at, {column(connection)} AS vector, {NARROW} AS narrow"
+            stored = transaction.execute(
+                f"SELECT number, id, expires_at, {column(transaction)} AS vector, {NARROW} AS narrow"
                 f" {_COMPARABLE} ORDER BY number LIMIT ?",
                 (*self._comparable(tenant, model_sha256), most),
             ).fetchall()
@@ -117,7 +117,7 @@ class TemplateFeed:
                 OldRow(
                     row["number"],
                     row["id"],
-                    read_template(keychain, row["number"], model_sha256, row["vector"]),
+                    read_template(transaction, row["number"], model_sha256, row["vector"]),
                     "narrow" if row["narrow"] else "wide",
                     row["expires_at"],
                 )
@@ -126,16 +126,16 @@ class TemplateFeed:
         return Oldest(current, oldest)
 
     def _reached(
-        self, connection: Connection, tenant: str, model_sha256: str, revision: int, last: int, most: int
+        self, transaction: Transaction, tenant: str, model_sha256: str, revision: int, last: int, most: int
     ) -> bool:
         """Tell whether the `most` oldest templates, up to speaker `last`, changed after a revision."""
-        if connection.execute(
+        if transaction.execute(
             "SELECT 1 FROM speakers WHERE tenant = ? AND revision > ? AND number <= ? LIMIT 1",
             (tenant, revision, last),
         ).fetchone():
             return True
         # Who was deleted has no revision any more, but is missing.
-        present: int = connection.execute(
+        present: int = transaction.execute(
             f"SELECT COUNT(*) {_COMPARABLE} AND number <= ?", (*self._comparable(tenant, model_sha256), last)
         ).fetchone()[0]
         return present < most
@@ -145,8 +145,8 @@ class TemplateFeed:
 
     def templated(self) -> set[tuple[str, str]]:
         """Return every (tenant, model sha256) that has templates."""
-        with self._database.read() as connection:
-            rows = connection.execute(
+        with self._vault.read() as transaction:
+            rows = transaction.execute(
                 "SELECT DISTINCT tenant, model_sha256 FROM templates JOIN speakers ON number = speaker"
             ).fetchall()
         return {(row["tenant"], row["model_sha256"]) for row in rows}
@@ -156,17 +156,16 @@ class TemplateFeed:
 
         Raises SpeakerNotFound naming each listed id the tenant does not have.
         """
-        with self._database.read(tenant) as connection:
-            return narrowed(connection, tenant, among, group)
+        with self._vault.read(tenant) as transaction:
+            return narrowed(transaction, tenant, among, group)
 
     def _read(
-        self, connection: Connection, changes: Changes, tenant: str, model_sha256: str, start: int
+        self, transaction: Transaction, changes: Changes, tenant: str, model_sha256: str, start: int
     ) -> None:
         """Read the speakers changed after a revision; each vector is opened and forgotten row by row."""
-        keychain = self._vault.keychain(connection)
-        rows = connection.execute(
+        rows = transaction.execute(
             "SELECT number, id, expires_at, CASE WHEN NOT opted_out AND templates.net_speech_s >= ?"
-            f" AND {LIVING} THEN {column(connection)} END"
+            f" AND {LIVING} THEN {column(transaction)} END"
             " FROM speakers LEFT JOIN templates ON speaker = number AND model_sha256 = ?"
             " WHERE tenant = ? AND revision > ?",
             (self._required_speech_s, clock.stamp(clock.now()), model_sha256, tenant, start),
@@ -177,7 +176,7 @@ class TemplateFeed:
                 changes.touched.add(number)
             if stored is None:
                 continue
-            opened.append(read_template(keychain, number, model_sha256, stored))
+            opened.append(read_template(transaction, number, model_sha256, stored))
             changes.numbers.append(number)
             changes.ids.append(speaker_id)
             if expires_at is not None:

@@ -51,7 +51,7 @@ def settings(**overrides: Any) -> Settings:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from sayso.enroll.secrets.audit import actor
+    from sayso.enroll.secrets.transaction import actor
     from sayso.service.settings import Settings
 
     actor.set(f"cli:{user()}")

@@ -20,7 +20,7 @@ app = group("keys")
 
 
 def _keys(store: Store) -> KeyRing:
-    return KeyRing(store.database, store.vault)
+    return KeyRing(store.vault)
 
 
 def _facts(key: ApiKey) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from sayso.domain.errors import SaysoError
 from sayso.enroll.errors import SpeakerNotFound
-from sayso.enroll.secrets.audit import actor
+from sayso.enroll.secrets.transaction import actor
 from sayso.enroll.types import Speaker
 from sayso.service import errors
 from sayso.service.access.keys import ApiKey
