@@ -34,7 +34,7 @@ def test_names_of_near_thresholds_do_not_collide(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(module, "_save", lambda figure, path: kept.append(figure))
     score_plot(*made(0.3), {"eer": 0.350, "fmr=0.01": 0.351, "fmr=0.001": 0.352}, tmp_path / "s.png")
     (figure,) = kept
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     assert not figure.axes[0].texts
     boxes = [text.get_window_extent() for text in figure.legends[0].get_texts()]
     assert len(boxes) == 5
