@@ -223,7 +223,7 @@ def _enroll(
 def _check(engine: Engine, data: bytes) -> None:
     """Raise if a recording is not good enough to enrol, so that no speaker is created for it."""
     settings = engine.settings
-    report, _ = engine.detector.detect(decode(data, settings.max_audio_s))
+    report, _ = engine.ear.detector.detect(decode(data, settings.max_audio_s))
     QualityLimits(settings.enroll_min_speech_s, settings.min_snr_db, settings.max_clipping).check(report)
 
 

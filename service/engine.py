@@ -5,10 +5,8 @@ HTTP and the command line both call this, so the same recordings score the same 
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,24 +15,23 @@ from sayso.enroll.decision import Evidence, decide_identify, decide_verify
 from sayso.enroll.errors import AttemptsDelayed, SpeakerLocked, SpeakerOptedOut, StoreCorrupt
 from sayso.enroll.search.index import index_of
 from sayso.enroll.types import NewEnrollment
-from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, SentAudio, encode
+from sayso.runtime.audio import SAMPLE_RATE, Recording, SentAudio, encode
 from sayso.runtime.buckets import SIZES
-from sayso.runtime.embedder import Embedding
 from sayso.runtime.session import CPU, available_cores
-from sayso.runtime.speech import QualityLimits, SpeechDetector, SpeechReport
+from sayso.runtime.speech import QualityLimits
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.access.answers import Answers
 from sayso.service.access.attempts import AttemptLimits, Attempts
 from sayso.service.access.keys import KeyRing
 from sayso.service.access.shared_buckets import shared_buckets
 from sayso.service.call import Call
-from sayso.service.enrolling import SAME, SEVERAL, enrolled_elsewhere, warnings_of
+from sayso.service.enrolling import SAME, enrolled_elsewhere, warnings_of
 from sayso.service.errors import ServiceError
-from sayso.service.judging import SHORTLIST, Embed, Judge
+from sayso.service.hearing import SEVERAL, Audio, Ear
+from sayso.service.judging import SHORTLIST, Judge
 from sayso.service.limits import RateLimits
 from sayso.service.metrics import Metrics
 from sayso.service.schemas import (
-    AudioOut,
     CandidateOut,
     Comparison,
     EmbeddingOut,
@@ -47,21 +44,10 @@ from sayso.service.schemas import (
 from sayso.service.served import ServedModel, load_models
 from sayso.service.settings import Settings
 
-Audio = bytes | SentAudio | Recording  # a file's bytes, as they were sent, or what is decoded already
-_DOUBTFUL = ("noisy", "clipped")
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
 PLACES_PER_CORE = 8
 SPARE_TURNS = 1  # more than cores: while one waits for the disk, another can work
 LARGEST_BATCH = SIZES[-1]  # a GPU can use that many at once; many more threads only wait for Python's lock
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A recording that was good enough: its report, its speech alone and the sha256 of all its samples."""
-
-    report: SpeechReport
-    speech: Samples
-    digest: bytes
 
 
 class Engine:
@@ -71,7 +57,7 @@ class Engine:
         self.settings, self.metrics = settings, metrics
         self.models = load_models(settings, metrics)
         self.default_model = settings.default_model or next(iter(self.models))
-        self.detector = SpeechDetector()
+        self.ear = Ear(settings)
         try:
             self.store = settings.open_store()
         except BaseException:
@@ -135,14 +121,12 @@ class Engine:
         if isinstance(data, SentAudio) and not data.is_complete:
             with call.stage("decode"):
                 data = data.decode(self.settings.max_audio_s)
-        heard = self._hear(call, data, self.settings.enroll_min_speech_s)
+        heard = self.ear.hear(call, data, self.settings.enroll_min_speech_s)
         vectors: dict[str, NDArray[np.float32]] = {}
-        made: list[Embedding] = []
         for model in self.models.values():
-            embed = self._embedding(call, model, made)
-            vectors |= self.judge.vectors(model, heard.report, heard.speech, embed)
+            vectors |= self.judge.vectors(model, heard)
         report, first, strict = heard.report, self._first, self.settings.enroll_strict
-        if strict and any(embedding.several_voices for embedding in made):
+        if strict and heard.several_voices:
             detail = "the recording has several voices: send one with the speaker's alone"
             raise ServiceError(409, SEVERAL, detail)
         with call.stage("search"):
@@ -179,7 +163,7 @@ class Engine:
             status=speaker.status,
             net_speech_s=speaker.net_speech_s,
             remaining_speech_s=speaker.remaining_speech_s,
-            audio=_audio(heard, *made),
+            audio=heard.audio(),
             models=[model.ref for model in self.models.values()],
             request_id=call.request_id,
             timings_ms=self._timings(call, "enroll", "all"),
@@ -192,19 +176,10 @@ class Engine:
         with call.stage("store"):
             template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
             attempts.admit(call.tenant, [speaker_id], call.attempt, limits)
-        heard = self._hear(call, data, self.settings.verify_required_speech_s)
-        made: list[Embedding] = []
-        evidence = self.judge.verify(
-            call.tenant,
-            speaker_id,
-            template,
-            model,
-            heard.report,
-            heard.speech,
-            self._embedding(call, model, made),
-        )
+        heard = self.ear.hear(call, data, self.settings.verify_required_speech_s)
+        evidence = self.judge.verify(call.tenant, speaker_id, template, model, heard)
         with call.stage("search"):
-            decided = decide_verify(evidence, policy, self._doubts(heard))
+            decided = decide_verify(evidence, policy, heard.doubts(self.settings.short_speech_s))
             if decided.decision == "accept":
                 attempts.succeeded(call.tenant, speaker_id, "verify", heard.digest, call.attempt, limits)
             else:
@@ -219,7 +194,7 @@ class Engine:
             threshold=model.threshold(evidence),
             speaker_id=speaker_id,
             template=TemplateOut.model_validate(template),
-            audio=_audio(heard, *made),
+            audio=heard.audio(),
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, "verify", model.name),
@@ -247,21 +222,20 @@ class Engine:
                 barred = attempts.barred(call.tenant, call.attempt, limits)
             else:
                 attempts.admit(call.tenant, among, call.attempt, limits)
-        heard = self._hear(call, data, self.settings.verify_required_speech_s)
-        key = self.judge.search_key(call.tenant, model, heard.report)
-        made: list[Embedding] = []
-        embed = self._embedding(call, model, made)
-        probe = self.judge.probe(model, heard.report, heard.speech, embed, key)
+        heard = self.ear.hear(call, data, self.settings.verify_required_speech_s)
+        probe = self.judge.probe(call.tenant, model, heard)
         with call.stage("search"):
             nearest, searched = self.index.search(
-                call.tenant, key, probe.vector, max(SHORTLIST, top_k) + len(barred), among, group
+                call.tenant, probe.key, probe.vector, max(SHORTLIST, top_k) + len(barred), among, group
             )
             admitted = [c.speaker_id for c in nearest if c.speaker_id not in barred]
             candidates = self.judge.rank(call.tenant, admitted, model, probe)
             value, threshold = model.search_threshold(self.settings.identify_fpir, searched)
             margin = self.settings.identify_margin
             while True:
-                decided = decide_identify(candidates, value, margin, policy, self._doubts(heard))
+                decided = decide_identify(
+                    candidates, value, margin, policy, heard.doubts(self.settings.short_speech_s)
+                )
                 if decided.speaker_id is None:
                     break
                 try:
@@ -301,7 +275,7 @@ class Engine:
                 for rank, c in enumerate(shown, start=1)
             ],
             threshold=threshold,
-            audio=_audio(heard, *made),
+            audio=heard.audio(),
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, "identify", model.name),
@@ -311,17 +285,12 @@ class Engine:
         """Are two recordings of one speaker?"""
         model = self.model(model_name)
         policy = model.decides()
-        heard = [self._hear(call, data, self.settings.verify_required_speech_s) for data in (first, second)]
-        made: list[Embedding] = []
-        evidence = self.judge.compare(
-            call.tenant,
-            model,
-            [h.report for h in heard],
-            [h.speech for h in heard],
-            self._embedding(call, model, made),
-        )
+        heard = [
+            self.ear.hear(call, data, self.settings.verify_required_speech_s) for data in (first, second)
+        ]
+        evidence = self.judge.compare(call.tenant, model, *heard)
         with call.stage("search"):
-            doubts = [doubt for h in heard for doubt in self._doubts(h)]
+            doubts = [doubt for h in heard for doubt in h.doubts(self.settings.short_speech_s)]
             decided = decide_verify(evidence, policy, doubts)
         self._count("compare", decided.decision, evidence, model)
         self._log(call, "compare", decided.decision, evidence, model)
@@ -331,7 +300,7 @@ class Engine:
             score=evidence.score if call.scores else None,
             llr=evidence.llr if call.scores else None,
             threshold=model.threshold(evidence),
-            audio=[_audio(h, embedding) for h, embedding in zip(heard, made, strict=True)],
+            audio=[h.audio() for h in heard],
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, "compare", model.name),
@@ -340,13 +309,13 @@ class Engine:
     def embedding(self, call: Call, data: Audio, model_name: str | None = None) -> EmbeddingOut:
         """The vector of a recording."""
         model = self.model(model_name)
-        heard = self._hear(call, data, self.settings.verify_required_speech_s)
-        embedding = self._embed(call, model, heard.speech)
+        heard = self.ear.hear(call, data, self.settings.verify_required_speech_s)
+        vector = heard.embed(model)
         self.store.audit.note("embedding", call.tenant, request=call.request_id)
         return EmbeddingOut(
-            embedding=[float(x) for x in embedding.vector],
-            windows=embedding.windows,
-            audio=_audio(heard, embedding),
+            embedding=[float(x) for x in vector],
+            windows=heard.embeddings[0].windows,
+            audio=heard.audio(),
             model=model.ref,
             request_id=call.request_id,
             timings_ms=self._timings(call, "embedding", model.name),
@@ -356,8 +325,8 @@ class Engine:
         """What a recording that was enrolled before stores under a model: vectors `[dim]` by their key."""
         # On one core: it has no turn among the callers.
         call, model = Call("", "", "", alone=False), self.model(model_name)
-        heard = self._hear(call, data, 0.0)
-        return self.judge.vectors(model, heard.report, heard.speech, self._embedding(call, model, []))
+        heard = self.ear.hear(call, data, 0.0)
+        return self.judge.vectors(model, heard)
 
     def check(self) -> None:
         """Push a declared example through the real pipeline of every model, and read the store.
@@ -370,7 +339,7 @@ class Engine:
         # A whole window of each model: less would stay on the CPU, whatever the GPU does.
         seconds = max(model.embedder.card.window_samples for model in self.models.values()) / SAMPLE_RATE
         example = Recording(synthetic_voice(seconds), source_rate=SAMPLE_RATE, clipping=0.0, warnings=())
-        report, speech = self.detector.detect(example)
+        report, speech = self.ear.detector.detect(example)
         QualityLimits(seconds / 4, -np.inf, 1.0).check(report)
         for model in self.models.values():
             vector: NDArray[np.float32] = model.embedder.embed(speech).vector
@@ -378,42 +347,6 @@ class Engine:
 
     def _limits(self, call: Call) -> AttemptLimits | None:
         return None if call.operator else self.settings.attempt_limits
-
-    def _decoded(self, data: Audio) -> Recording:
-        if isinstance(data, Recording):
-            return data
-        sent = SentAudio(data) if isinstance(data, bytes) else data
-        return sent.decode(self.settings.max_audio_s)
-
-    def _hear(self, call: Call, data: Audio, required_speech_s: float) -> Heard:
-        settings = self.settings
-        with call.stage("decode"):
-            recording = self._decoded(data)
-        with call.stage("speech"):
-            report, speech = self.detector.detect(recording)
-            QualityLimits(required_speech_s, settings.min_snr_db, settings.max_clipping).check(report)
-            digest = hashlib.sha256(recording.samples.data).digest()
-        return Heard(report, speech, digest)
-
-    def _embedding(self, call: Call, model: ServedModel, made: list[Embedding]) -> Embed:
-        """What makes vectors of speech for a call, on its clock; `made` gathers all that was made."""
-
-        def embed(speech: Samples) -> NDArray[np.float32]:
-            made.append(self._embed(call, model, speech))
-            return made[-1].vector
-
-        return embed
-
-    def _embed(self, call: Call, model: ServedModel, speech: Samples) -> Embedding:
-        embedding = model.embedder.embed(speech, call.left_s(), call.alone)
-        if embedding.queue_s:  # for a batch, after its turn
-            call.add("queue", embedding.queue_s, ended_ago=embedding.embed_s)
-        call.add("embed", embedding.embed_s)
-        return embedding
-
-    def _doubts(self, heard: Heard) -> Sequence[str]:
-        short = ["short_speech"] if heard.report.net_speech_s < self.settings.short_speech_s else []
-        return short + [w for w in heard.report.warnings if w in _DOUBTFUL]
 
     def _count(self, kind: str, decision: str, best: Evidence | None, model: ServedModel) -> None:
         self.metrics.decisions.labels(kind, decision, model.name).inc()
@@ -446,11 +379,3 @@ class Engine:
         for name, seconds in call.stages.items():
             self.metrics.stage_seconds.labels(name, model, kind).observe(seconds)
         return {name: round(seconds * 1000, 3) for name, seconds in call.stages.items()}
-
-
-def _audio(heard: Heard, *embeddings: Embedding) -> AudioOut:
-    """The report of a recording, with what its embeddings say of who is on it."""
-    audio: AudioOut = AudioOut.model_validate(heard.report)
-    if any(embedding.several_voices for embedding in embeddings):
-        audio.warnings.append(SEVERAL)
-    return audio

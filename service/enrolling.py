@@ -9,7 +9,7 @@ from sayso.enroll.search.index import Index
 from sayso.enroll.types import Enrollment, Vector
 from sayso.service.access.attempts import Attempts
 
-UNLIKE, SAME, SEVERAL = "unlike_earlier", "same_recording", "several_voices"
+UNLIKE, SAME = "unlike_earlier", "same_recording"
 _NEAREST = 5  # speakers who are asked whether they have the recording
 
 

@@ -7,7 +7,7 @@ measurements.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sayso.domain.evidence import Side
@@ -16,13 +16,11 @@ from sayso.enroll.search.cohorts import Cohorts
 from sayso.enroll.search.feed import TemplateFeed
 from sayso.enroll.store import Store
 from sayso.enroll.types import Template, Vector
-from sayso.runtime.audio import Samples
 from sayso.runtime.band import narrowed
-from sayso.runtime.speech import SpeechReport
+from sayso.service.hearing import Heard
 from sayso.service.served import ServedModel
 
 SHORTLIST = 20  # candidates by cosine that are weighed: the best LLR may not have the best cosine
-Embed = Callable[[Samples], Vector]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,58 +39,42 @@ class Judge:
         self._store = store
         self._cohorts = Cohorts(TemplateFeed(store))
 
-    def vectors(
-        self, model: ServedModel, report: SpeechReport, speech: Samples, embed: Embed
-    ) -> dict[str, Vector]:
+    def vectors(self, model: ServedModel, heard: Heard) -> dict[str, Vector]:
         """What an enrolment stores under a model: a vector `[dim]`, and one for a telephone's band."""
-        vector = embed(speech)
+        vector = heard.embed(model)
         vectors = {model.embedder.sha256: vector}
         if model.narrow_key is not None:
-            vectors[model.narrow_key] = vector if report.band == "narrow" else embed(narrowed(speech))
+            is_narrow = heard.report.band == "narrow"
+            vectors[model.narrow_key] = vector if is_narrow else heard.embed(model, narrowed(heard.speech))
         return vectors
 
     def verify(
-        self,
-        tenant: str,
-        speaker_id: str,
-        template: Template,
-        model: ServedModel,
-        report: SpeechReport,
-        speech: Samples,
-        embed: Embed,
+        self, tenant: str, speaker_id: str, template: Template, model: ServedModel, heard: Heard
     ) -> Evidence:
         """The evidence that a recording is of the speaker with this template of the whole band."""
-        narrow = self._narrow_template(tenant, speaker_id, template, model, report)
-        probe = self._probe(model, report, speech, embed, narrow is not None)
+        narrow = None
+        if model.narrow_key is not None and "narrow" in (heard.report.band, template.band):
+            narrow = self._store.templates(tenant, [speaker_id], model.narrow_key).get(speaker_id)
+        probe = _probe(model, heard, narrow is not None)
         cohort = self._cohorts.of(tenant, probe.key)
         llr_model = model.decides().model
         return weigh(narrow or template, probe.vector, probe.side, llr_model, cohort, speaker_id)
 
-    def compare(
-        self,
-        tenant: str,
-        model: ServedModel,
-        reports: Sequence[SpeechReport],
-        speeches: Sequence[Samples],
-        embed: Embed,
-    ) -> Evidence:
+    def compare(self, tenant: str, model: ServedModel, first: Heard, second: Heard) -> Evidence:
         """The evidence that two recordings, neither of them enrolled, are of one speaker."""
-        narrow = model.narrow_key is not None and any(report.band == "narrow" for report in reports)
-        first, second = (
-            self._probe(model, report, speech, embed, narrow)
-            for report, speech in zip(reports, speeches, strict=True)
-        )
-        template = Template(first.vector, 1, first.side.net_speech_s, first.key, first.side.band)
-        cohort = self._cohorts.of(tenant, first.key)
-        return weigh(template, second.vector, second.side, model.decides().model, cohort, None)
+        narrow = model.narrow_key is not None and "narrow" in (first.report.band, second.report.band)
+        one, other = _probe(model, first, narrow), _probe(model, second, narrow)
+        template = Template(one.vector, 1, one.side.net_speech_s, one.key, one.side.band)
+        cohort = self._cohorts.of(tenant, one.key)
+        return weigh(template, other.vector, other.side, model.decides().model, cohort, None)
 
-    def search_key(self, tenant: str, model: ServedModel, report: SpeechReport) -> str:
-        """By what the vectors are stored that a search with this recording compares."""
-        narrow = report.band == "narrow" and model.narrow_key
-        # A tenant whose people were all enrolled before there were such templates is searched as before.
-        if narrow and self._cohorts.of(tenant, narrow).members:
-            return narrow
-        return model.embedder.sha256
+    def probe(self, tenant: str, model: ServedModel, heard: Heard) -> Probe:
+        """A recording for a search of the tenant's people."""
+        narrow = False
+        if heard.report.band == "narrow" and model.narrow_key is not None:
+            # A tenant whose people were all enrolled before there were such templates is searched as before.
+            narrow = bool(self._cohorts.of(tenant, model.narrow_key).members)
+        return _probe(model, heard, narrow)
 
     def rank(
         self, tenant: str, speaker_ids: Sequence[str], model: ServedModel, probe: Probe
@@ -111,25 +93,11 @@ class Judge:
             policy,
         )
 
-    def probe(
-        self, model: ServedModel, report: SpeechReport, speech: Samples, embed: Embed, key: str
-    ) -> Probe:
-        """A recording for a search among vectors that are stored by `key`."""
-        return self._probe(model, report, speech, embed, key == model.narrow_key)
 
-    def _narrow_template(
-        self, tenant: str, speaker_id: str, template: Template, model: ServedModel, report: SpeechReport
-    ) -> Template | None:
-        """The speaker's template of a telephone's band, where one of the two sides has no more than that."""
-        if model.narrow_key is None or "narrow" not in (report.band, template.band):
-            return None
-        return self._store.templates(tenant, [speaker_id], model.narrow_key).get(speaker_id)
-
-    def _probe(
-        self, model: ServedModel, report: SpeechReport, speech: Samples, embed: Embed, narrow: bool
-    ) -> Probe:
-        key = model.embedder.sha256
-        if not narrow or model.narrow_key is None:
-            return Probe(embed(speech), Side(report.net_speech_s, 1, report.band), key)
-        heard = speech if report.band == "narrow" else narrowed(speech)
-        return Probe(embed(heard), Side(report.net_speech_s, 1, "narrow"), model.narrow_key)
+def _probe(model: ServedModel, heard: Heard, narrow: bool) -> Probe:
+    """The recording as it is compared with templates of the whole band, or of a telephone's."""
+    seconds, band = heard.report.net_speech_s, heard.report.band
+    if not narrow or model.narrow_key is None:
+        return Probe(heard.embed(model), Side(seconds, 1, band), model.embedder.sha256)
+    speech = heard.speech if band == "narrow" else narrowed(heard.speech)
+    return Probe(heard.embed(model, speech), Side(seconds, 1, "narrow"), model.narrow_key)

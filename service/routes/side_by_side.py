@@ -82,7 +82,7 @@ def _all_models(
             answers.append(engine.identify(model_call, recording, name))
         else:
             answers.append(engine.verify(model_call, speaker_id, recording, name))
-    _, speech = engine.detector.detect(recording)
+    _, speech = engine.ear.detector.detect(recording)
     timed: dict[str, list[Embedding]] = {name: [] for name in engine.models}
     for done in range(rounds):
         left_s = call.left_s()

@@ -171,7 +171,7 @@ async def _started(socket: WebSocket, engine: Engine, request_id: str) -> _Strea
     key = await run_in_threadpool(authorized, engine, text, "enroll" if start.call == "enroll" else "verify")
     actor.set(f"key:{key.id}")
     settings = engine.settings
-    live = LiveRecording(engine.detector, start.encoding, start.sample_rate, settings.max_stream_s)
+    live = LiveRecording(engine.ear.detector, start.encoding, start.sample_rate, settings.max_stream_s)
     if start.call != "identify" and start.speaker_id is None:
         raise ServiceError(422, "invalid_request", f"`speaker_id` is needed to {start.call}")
     if start.call == "enroll":

@@ -227,13 +227,13 @@ def test_work_ends_when_its_time_is_over(make_service: Any) -> None:
     """Whoever waits for a turn too long is told so, and whoever gets one too late is not begun."""
     service = make_service(request_timeout_s=1.0, max_concurrency=2)
     engine, go, held = service.engine, threading.Event(), threading.Semaphore(0)
-    detect = engine.detector.detect
+    detect = engine.ear.detector.detect
 
     def slow(recording: Any) -> Any:
         held.release()
         return go.wait(30) and detect(recording)
 
-    engine.detector.detect = slow
+    engine.ear.detector.detect = slow
     service.client.app.state.admission._turns = asyncio.Semaphore(1)
     with ThreadPoolExecutor(1) as pool:
         stuck = pool.submit(service.post, "/v1/embeddings", content=voice_of("ann", 1, 2))
