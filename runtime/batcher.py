@@ -111,7 +111,7 @@ class Batcher:
                 self._process(items)
 
     def _take(self) -> tuple[list[_Item], bool]:
-        """Wait for one item, add what else has queued up; False once told to stop."""
+        """Wait for an item and add what else has queued up; the second is False when the worker must stop."""
         items: list[_Item] = []
         total = 0
         item = self._queue.get()

@@ -62,10 +62,10 @@ class Buckets:
         dim = expected(np.zeros((1, window), np.float32)).shape[1]
         self._sizes = {size: self._bind(size, dim, device) for size in SIZES}
         for turn in range(_CAPTURING_RUNS):  # a size once more after all others
-            given = _voices(window, turn)
-            wanted = np.concatenate([expected(given[i : i + 1]) for i in range(len(given))])
+            voices = _voices(window, turn)
+            vectors = np.concatenate([expected(voices[i : i + 1]) for i in range(len(voices))])
             for size in SIZES:
-                self._check(given[:size], wanted[:size])
+                self._check(voices[:size], vectors[:size])
 
     def run(self, waveforms: Samples) -> NDArray[np.float32]:
         """Embed `[n, window]`; the answer is the caller's own."""
@@ -77,8 +77,8 @@ class Buckets:
         bound.host[:count], bound.host[count:] = waveforms, 0.0
         bound.device.update_inplace(bound.host)
         self._session.run_with_iobinding(bound.binding, bound.options)
-        found: NDArray[np.float32] = bound.binding.copy_outputs_to_cpu()[0]
-        return found[:count].copy()
+        vectors: NDArray[np.float32] = bound.binding.copy_outputs_to_cpu()[0]
+        return vectors[:count].copy()
 
     def _bind(self, size: int, dim: int, device: str) -> _Bound:
         shape = (size, self._window)
@@ -89,18 +89,18 @@ class Buckets:
         binding.bind_ortvalue_output("embedding", made)
         return _Bound(np.zeros(shape, np.float32), given, binding, run_options(size))
 
-    def _check(self, given: Samples, wanted: NDArray[np.float32]) -> None:
-        found = self.run(given)
-        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
-        cosine = float(((found * wanted).sum(axis=1) / lengths).min())
+    def _check(self, windows: Samples, expected: NDArray[np.float32]) -> None:
+        vectors = self.run(windows)
+        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
+        cosine = float(((vectors * expected).sum(axis=1) / lengths).min())
         if not cosine >= _LEAST_COSINE:  # NaN too
             raise ProviderError(
-                f"batches of {len(given)} on CUDA give other vectors than they should (cosine {cosine:.4f}): "
+                f"batches of {len(windows)} on CUDA give wrong vectors (cosine {cosine:.4f}): "
                 "set SAYSO_PROVIDER=cpu and report it"
             )
 
 
 def _voices(window: int, turn: int) -> Samples:
-    """As many as the largest batch has, others at each turn: a graph that holds on to the first is seen."""
+    """Voices `[16, window]`, new ones at each turn, so that a graph that keeps its first input shows."""
     voice = np.resize(synthetic_voice(window / SAMPLE_RATE, pitch_hz=90.0 + 60.0 * turn, seed=turn), window)
     return np.stack([np.roll(voice, row * window // SIZES[-1]) for row in range(SIZES[-1])])

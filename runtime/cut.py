@@ -110,9 +110,9 @@ def _mpeg_frames_announced(data: bytes, at: int, size: int) -> int | None:
     """The number of frames in a Xing, Info or VBRI header, which takes the place of the first frame."""
     frame = data[at : at + size]
     for name in (b"Xing", b"Info"):
-        found = frame.find(name, 4, 44)
-        if found >= 0 and len(frame) >= found + 12 and frame[found + 7] & 1:
-            return int(struct.unpack_from(">I", frame, found + 8)[0]) or None
+        header = frame.find(name, 4, 44)
+        if header >= 0 and len(frame) >= header + 12 and frame[header + 7] & 1:
+            return int(struct.unpack_from(">I", frame, header + 8)[0]) or None
     if frame[36:40] == b"VBRI" and len(frame) >= 54:
         return int(struct.unpack_from(">I", frame, 50)[0]) or None
     return None

@@ -77,7 +77,7 @@ class AudioOverCompressed(InputError):
 
 
 class QualityError(InputError):
-    """Decodable, but not good enough; carries what was heard and what is needed, in seconds."""
+    """Decodable, but not good enough; carries the seconds of net speech that it has and that are required."""
 
     code = "audio_quality"
 
@@ -120,7 +120,7 @@ class ShuttingDown(Overloaded):
 
 
 class TookTooLong(Overloaded):
-    """The request's time is over; whoever waited is gone or should go."""
+    """The request has taken longer than its time limit."""
 
     code = "took_too_long"
 

@@ -63,16 +63,16 @@ class OpusDecoder:
 
     def decode(self, packets: Sequence[bytes]) -> Samples:
         """Samples `[n, channels]` at 48 kHz of one or more packets. Raises `UndecodableAudio`."""
-        led = [*self._before, *packets]
-        lengths = [packet_samples(packet) for packet in led]
+        with_lead = [*self._before, *packets]
+        lengths = [packet_samples(packet) for packet in with_lead]
         skipped = sum(lengths[: len(self._before)]) + self._skip
-        given = self._file(led, skipped)
+        samples = self._file(with_lead, skipped)
         self._skip = max(0, skipped - sum(lengths))
         settling = 0
         while lengths and settling < _SETTLE:
             settling += lengths.pop()
-        self._before = led[len(lengths) :]
-        return given
+        self._before = with_lead[len(lengths) :]
+        return samples
 
     def _file(self, packets: Sequence[bytes], skip: int) -> Samples:
         head = struct.pack("<8sBBHIhB", b"OpusHead", 1, self._channels, min(skip, 65_535), OPUS_RATE, 0, 0)
@@ -101,24 +101,24 @@ class OggPackets:
         self.decoder: OpusDecoder | None = None
 
     def packets(self, data: bytes) -> list[bytes]:
-        """The audio packets that `data` completes; `decoder` is there once the header was read."""
+        """The audio packets that `data` completes; `decoder` is set once the header was read."""
         self._bytes += data
-        found: list[bytes] = []
+        complete: list[bytes] = []
         while (page := self._next_page()) is not None:
             for packet in page:
                 self._headers += 1
                 if self._headers == 1:
                     self.decoder = _from_head(packet)
                 elif self._headers > 2:
-                    found.append(packet)
+                    complete.append(packet)
         self._bytes, self._at = self._bytes[self._at :], 0
-        return found
+        return complete
 
     def _next_page(self) -> list[bytes] | None:
         data, begin = self._bytes, self._at
         mark = data[begin : begin + 4]
         if not b"OggS".startswith(mark):
-            raise UndecodableAudio("this is not an Ogg Opus stream: no page begins where one should")
+            raise UndecodableAudio("this is not an Ogg Opus stream: a page does not begin with `OggS`")
         if len(data) < begin + 27 or len(data) < begin + 27 + data[begin + 26]:
             return None
         sizes = data[begin + 27 : begin + 27 + data[begin + 26]]

@@ -120,15 +120,15 @@ def open_session(
 
     if provider == "cpu" or (provider == "auto" and not cuda_driver_present()):
         return opened([CPU])
-    wanted, title = (TENSORRT, "TensorRT") if provider == "tensorrt" else (CUDA, "CUDA")
-    if wanted not in ort.get_available_providers():
+    asked, title = (TENSORRT, "TensorRT") if provider == "tensorrt" else (CUDA, "CUDA")
+    if asked not in ort.get_available_providers():
         if provider == "auto":
             return opened([CPU])
         raise ProviderError(
             f"{title} was asked for, but this onnxruntime has no {title} provider: install onnxruntime-gpu"
         )
     ort.preload_dlls()
-    if wanted == TENSORRT:
+    if asked == TENSORRT:
         _preload_tensorrt()
         session = opened([(TENSORRT, tensorrt_options(window)), (CUDA, cuda_options(graphs=False)), CPU])
     else:
@@ -138,14 +138,14 @@ def open_session(
         except ModelError:  # a graph that is not on the device as a whole cannot be captured
             session = opened([(CUDA, cuda_options(graphs=False)), CPU], severity)
     # A provider that is listed may still have fallen back with no more than a log line.
-    if session.get_providers()[0] == wanted:
+    if session.get_providers()[0] == asked:
         return session
     if provider == "auto":
         return opened([CPU])
     raise ProviderError(
         f"{title} was asked for, but {name} could not be placed on it: check the driver with "
         f"nvidia-smi and the libraries with pip install '.[cuda]'"
-        f"{' tensorrt' if wanted == TENSORRT else ''}, or set SAYSO_PROVIDER=cpu"
+        f"{' tensorrt' if asked == TENSORRT else ''}, or set SAYSO_PROVIDER=cpu"
     )
 
 

@@ -38,9 +38,10 @@ _WEIGHTS = Path(str(files("sayso.runtime") / "weights" / "silero_vad.onnx"))
 
 @dataclass(frozen=True)
 class SpeechReport:
-    """What was heard. `snr_db` is None without speech; `clipping` is a share of samples.
+    """What a recording holds. `snr_db` is None without speech; `clipping` is a share of samples.
 
-    `warnings`: downmixed, channels_differ, narrowband, noisy (under 10 dB), clipped (over 0.5 % of samples).
+    `warnings`: downmixed, channels_differ, narrowband, noisy (under 10 dB), clipped (over 0.5 % of the
+    samples).
     """
 
     duration_s: float
@@ -61,28 +62,28 @@ class QualityLimits:
     max_clipping: float
 
     def check(self, report: SpeechReport) -> None:
-        """Raise `TooLittleSpeech`, `TooNoisy` or `TooClipped` when the report falls short."""
-        heard, needed = report.net_speech_s, self.required_speech_s
+        """Raise `TooLittleSpeech`, `TooNoisy` or `TooClipped` if the report falls short of a limit."""
+        net_speech_s, required_s = report.net_speech_s, self.required_speech_s
         # Before the speech: heavy clipping hides it from the detector, and is what to mend.
         if report.clipping > self.max_clipping:
             raise TooClipped(
                 f"{report.clipping:.0%} of the samples are clipped: lower the recording level",
-                heard,
-                needed,
+                net_speech_s,
+                required_s,
             )
-        if heard < needed:
+        if net_speech_s < required_s:
             raise TooLittleSpeech(
-                f"{heard:.1f} s of speech in {report.duration_s:.1f} s of audio, {needed:.1f} s are needed: "
-                "record longer or closer to the microphone",
-                heard,
-                needed,
+                f"{net_speech_s:.1f} s of speech in {report.duration_s:.1f} s of audio, {required_s:.1f} s are "
+                "needed: record longer or closer to the microphone",
+                net_speech_s,
+                required_s,
             )
         if report.snr_db is not None and report.snr_db < self.min_snr_db:
             raise TooNoisy(
                 f"the speech is only {report.snr_db:.0f} dB above the noise, {self.min_snr_db:.0f} dB are "
                 "needed: record in a quieter place",
-                heard,
-                needed,
+                net_speech_s,
+                required_s,
             )
 
 
@@ -140,8 +141,8 @@ class SpeechDetector:
         context = np.empty((len(frames), _CONTEXT), np.float32)
         context[0], context[1:] = after.tail, frames[:-1, -_CONTEXT:]
         feed = {"input": np.concatenate([context, frames], axis=1), "h": after.h, "c": after.c}
-        found, h, c = self._session.run(["speech_probs", "hn", "cn"], feed)
-        return found, DetectorState(frames[-1, -_CONTEXT:].copy(), h, c)
+        probabilities, h, c = self._session.run(["speech_probs", "hn", "cn"], feed)
+        return probabilities, DetectorState(frames[-1, -_CONTEXT:].copy(), h, c)
 
 
 class SpeechCounter:
