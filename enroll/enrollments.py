@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from sayso.enroll import clock, templates
 from sayso.enroll.db.sql import Row
-from sayso.enroll.errors import UnlikeEarlier
+from sayso.enroll.errors import SameRecording, UnlikeEarlier
 from sayso.enroll.fields import is_id
 from sayso.enroll.secrets.transaction import Transaction, recording_context
 from sayso.enroll.types import Enrollment, NewEnrollment, Vector
@@ -20,9 +20,16 @@ def insert_enrollment(
 ) -> Row:
     """Add one recording's row, its digest and its sealed `vectors` [dim] by model; returns the row.
 
-    Raises UnlikeEarlier.
+    Raises SameRecording and UnlikeEarlier.
     """
     number, tenant = speaker["number"], speaker["tenant"]
+    digest = None if new.digest is None else salted_digest(tenant, speaker["id"], new.digest)
+    if new.unique and digest is not None:
+        earlier = transaction.execute(
+            "SELECT id FROM enrollments WHERE speaker = ? AND digest = ?", (number, digest)
+        ).fetchone()
+        if earlier is not None:
+            raise SameRecording(speaker["id"], earlier["id"])
     cohesion = templates.cohesion(transaction, number, vectors)
     if new.min_cohesion is not None and cohesion is not None and cohesion < new.min_cohesion:
         raise UnlikeEarlier(speaker["id"])
@@ -39,7 +46,7 @@ def insert_enrollment(
             new.clipping,
             cohesion,
             clock.stamp(clock.now()),
-            None if new.digest is None else salted_digest(tenant, speaker["id"], new.digest),
+            digest,
             new.band,
         ),
     ).fetchone()

@@ -250,8 +250,8 @@ class Store:
         """Add a recording's vectors and make the speaker's templates again.
 
         An `enrollment_id` the speaker has already adds nothing and returns what is stored. Raises
-        SpeakerNotFound, SpeakerOptedOut, UnlikeEarlier, InvalidField or InvalidEmbedding; then nothing is
-        stored.
+        SpeakerNotFound, SpeakerOptedOut, SameRecording, UnlikeEarlier, InvalidField or InvalidEmbedding; then
+        nothing is stored.
         """
         wanted = fields.new_id("enr") if enrollment_id is None else fields.checked_id("id", enrollment_id)
         fields.check_report(new)

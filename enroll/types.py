@@ -69,7 +69,8 @@ class NewEnrollment:
 
     `digest`, the sha256 of all its samples, is kept so that the enrolled recording verifies nobody. The
     recording itself, as bytes, is kept only for a tenant who chose that. With a `min_cohesion` (cosine) the
-    enrolment is refused where its cohesion is lower.
+    enrolment is refused where its cohesion is lower; with `unique`, where the speaker has one of the same
+    digest.
     """
 
     net_speech_s: float
@@ -81,6 +82,7 @@ class NewEnrollment:
     digest: bytes | None = field(default=None, repr=False)
     band: Band = "wide"
     min_cohesion: float | None = None
+    unique: bool = False
 
 
 @dataclass(frozen=True, eq=False)

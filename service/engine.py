@@ -135,7 +135,6 @@ class Engine:
                 self.index,
                 call.tenant,
                 speaker_id,
-                enrollment_id,
                 heard.digest,
                 first.embedder.sha256,
                 vectors[first.embedder.sha256],
@@ -154,6 +153,7 @@ class Engine:
             digest=heard.digest,
             band=report.band,
             min_cohesion=first.unlike_below if strict else None,
+            unique=True,
         )
         with call.stage("store"):
             speaker, enrollment = self.store.add_enrollment(call.tenant, speaker_id, new, enrollment_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sayso.enroll.errors import SameRecording
 from sayso.enroll.search.index import Index
 from sayso.enroll.types import Enrollment, Vector
 from sayso.service.access.attempts import Attempts
@@ -32,18 +31,11 @@ def enrolled_elsewhere(
     index: Index,
     tenant: str,
     speaker_id: str,
-    enrollment_id: str | None,
     digest: bytes,
     model_sha256: str,
     vector: Vector,
 ) -> bool:
-    """Whether another speaker, of those nearest to the vector, has this very recording enrolled.
-
-    Raises `SameRecording` where the speaker has it already, unless as this enrolment, which is a retry.
-    """
-    earlier = attempts.enrolled_as(tenant, speaker_id, digest)
-    if earlier is not None and earlier != enrollment_id:
-        raise SameRecording(speaker_id, earlier)
+    """Whether another speaker, of those nearest to the vector, has this very recording enrolled."""
     nearest, _ = index.search(tenant, model_sha256, vector, _NEAREST)
     others = [candidate.speaker_id for candidate in nearest if candidate.speaker_id != speaker_id]
     return any(attempts.enrolled_as(tenant, other, digest) is not None for other in others)

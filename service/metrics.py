@@ -75,6 +75,9 @@ class Metrics:
             ["model"],
             registry=r,
         )
+        self.background_problems = Gauge(
+            "sayso_background_problems", "Failures of the index and the audit log that last.", registry=r
+        )
         self.upkeep_failures = Counter(
             "sayso_upkeep_failures",
             "Upkeep that failed: expire, purge, index, reembed.",

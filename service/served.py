@@ -18,16 +18,17 @@ from sayso.service.settings import Settings
 
 @dataclass(frozen=True)
 class ServedModel:
-    """`policy` is None for a model without calibration or threshold: it embeds but does not decide.
-
-    Below `unlike_below` (a cosine) an enrolment is hardly of the speaker of the earlier ones.
-    """
+    """`policy` is None for a model without calibration or threshold: it embeds but does not decide."""
 
     name: str
     embedder: Embedder
     policy: Policy | None
     calibration: Calibration | None
-    unlike_below: float | None = None
+
+    @property
+    def unlike_below(self) -> float | None:
+        """The cohesion (cosine) below which an enrolment is hardly of the speaker of the earlier ones."""
+        return self.calibration.cohesion_floor if self.calibration else None
 
     @cached_property
     def narrow_key(self) -> str | None:
@@ -140,8 +141,7 @@ def serve(name: str, embedder: Embedder, settings: Settings) -> ServedModel:
     policy = None
     if point is not None:
         policy = Policy(point, calibration.llr if calibration else None, settings.inconclusive_llr)
-    floor = calibration.cohesion_floor if calibration else None
-    return ServedModel(name, embedder, policy, calibration, floor)
+    return ServedModel(name, embedder, policy, calibration)
 
 
 def _threshold(name: str, calibration: Calibration | None, settings: Settings) -> Threshold | None:

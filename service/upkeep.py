@@ -31,6 +31,7 @@ class Upkeep:
             "purge": lambda: engine.store.purge(),
             "index": lambda: engine.index.refresh(),
         }
+        self._problems: set[str] = set()
         self._done_at = dict.fromkeys(self._tasks, time.monotonic())
         self._stop = threading.Event()
         self._threads = [
@@ -61,8 +62,18 @@ class Upkeep:
                 for name, task in self._tasks.items():
                     if self._succeeds(name, task):
                         self._done_at[name] = time.monotonic()
+                self._succeeds("problems", self._report_problems)
                 if self._stop.wait(self._every_s):
                     return
+
+    def _report_problems(self) -> None:
+        """Log what fails in the background of the index and the audit log, each once while it lasts."""
+        audit = self._engine.store.audit.problem
+        problems = {*self._engine.index.problems, *([] if audit is None else [audit])}
+        for problem in sorted(problems - self._problems):
+            log.error("background_problem", detail=problem)
+        self._problems = problems
+        self._engine.metrics.background_problems.set(len(problems))
 
     def _reembed(self) -> None:
         """Embed what is missing, again and again until it has been tried to the end once."""

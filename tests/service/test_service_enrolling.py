@@ -1,6 +1,5 @@
 """Enrolments of another voice, and of a recording that is enrolled already: said, or refused on demand."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from sounds import encode, voice_of
 
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.hearing import Heard
+from sayso.service.served import ServedModel
 
 LOW, HIGH = (120.0, 1.0), (290.0, 1.35)  # two voices whose cosine is about 0.57 with `baseline`
 LIMIT = 0.7
@@ -19,11 +19,10 @@ def voice(kind: tuple[float, float], take: int, seconds: float = 8.0, format: st
     return encode(samples, format=format)
 
 
-def with_limit(service: Any, limit: float | None = LIMIT) -> Any:
+@pytest.fixture
+def limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Synthetic voices are alike to a network of real ones, so the limit is set between them."""
-    models = service.engine.models
-    models["baseline"] = replace(models["baseline"], unlike_below=limit)
-    return service
+    monkeypatch.setattr(ServedModel, "unlike_below", LIMIT)
 
 
 def enroll(service: Any, speaker: str, data: bytes, key: str = "", **headers: str) -> Any:
@@ -38,8 +37,8 @@ def test_the_limit_is_what_same_speakers_hardly_miss(service: Any) -> None:
     assert 0.0 < model.unlike_below < 0.5
 
 
+@pytest.mark.usefixtures("limited")
 def test_another_voice_is_said_to_every_key(service: Any) -> None:
-    with_limit(service)
     lesser = service.new_key("default", ("read", "enroll"))
     assert enroll(service, "ann", voice(LOW, 1)).json()["enrollment"]["warnings"] == []
     assert enroll(service, "ann", voice(LOW, 2)).json()["enrollment"]["warnings"] == []
@@ -56,14 +55,15 @@ def test_another_voice_is_said_to_every_key(service: Any) -> None:
     assert service.get("/v1/speakers/ann").json()["warnings"] == []
 
 
-def test_a_model_without_calibration_warns_of_nothing(service: Any) -> None:
-    with_limit(service, None)
+def test_a_model_without_calibration_warns_of_nothing(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServedModel, "unlike_below", None)
     enroll(service, "ann", voice(LOW, 1))
     assert enroll(service, "ann", voice(HIGH, 3)).json()["enrollment"]["warnings"] == []
 
 
+@pytest.mark.usefixtures("limited")
 def test_a_strict_service_refuses_another_voice(make_service: Any) -> None:
-    service = with_limit(make_service(enroll_strict=True))
+    service = make_service(enroll_strict=True)
     assert enroll(service, "ann", voice(LOW, 1)).status_code == 201
     refused = enroll(service, "ann", voice(HIGH, 3))
     assert (refused.status_code, refused.json()["code"]) == (409, "unlike_earlier")

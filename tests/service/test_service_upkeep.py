@@ -96,6 +96,17 @@ def test_one_recording_that_cannot_be_embedded_leaves_the_others_alone(
     assert reembed(engine) == (1, 1)
 
 
+def test_problems_of_the_background_are_counted_while_they_last(
+    service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = type(service.engine.index)
+    upkeep = Upkeep(service.engine)
+    for problems, shown in ((["a short list could not be built"], 1.0), ([], 0.0)):
+        monkeypatch.setattr(index, "problems", problems)
+        upkeep._report_problems()
+        assert f"sayso_background_problems {shown}" in service.engine.metrics.text().decode()
+
+
 def test_readiness_turns_red_when_upkeep_cannot_work(
     service: Any, keep: Callable[[], Upkeep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
