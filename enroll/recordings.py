@@ -1,6 +1,5 @@
 """Recordings kept, sealed, by tenants who chose that, so that a new model can embed them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sayso.enroll import clock, speakers, templates
@@ -67,29 +66,22 @@ class Recordings:
                 return None
             return transaction.open(recording_context(number), row["sealed"])
 
-    def embedded(self, number: int, vectors: Mapping[str, Vector]) -> bool:
-        """Add what a model made of a kept recording: vectors `[dim]` by what they are stored by.
-
-        Those that are there already are left as they are. Returns False when the recording is gone, or all
-        were there.
-        """
-        checked = {key: checked_vector(vector) for key, vector in vectors.items()}
+    def embedded(self, number: int, model_sha256: str, vector: Vector) -> bool:
+        """Add what a model made of a kept recording; False when it is gone, or was embedded meanwhile."""
+        checked = checked_vector(vector)
         with self._vault.write() as transaction:
             row = transaction.execute(
                 "SELECT tenant, speaker FROM recordings"
                 " JOIN enrollments ON enrollments.number = recordings.enrollment"
-                " JOIN speakers ON speakers.number = speaker WHERE enrollments.number = ?",
-                (number,),
+                " JOIN speakers ON speakers.number = speaker"
+                " WHERE enrollments.number = ? AND NOT EXISTS"
+                "  (SELECT 1 FROM embeddings WHERE enrollment = enrollments.number AND model_sha256 = ?)",
+                (number, model_sha256),
             ).fetchone()
-            present = transaction.execute(
-                "SELECT model_sha256 FROM embeddings WHERE enrollment = ?", (number,)
-            ).fetchall()
-            new = {k: v for k, v in checked.items() if k not in {r["model_sha256"] for r in present}}
-            if row is None or not new:
+            if row is None:
                 return False
-            templates.store_embeddings(transaction, row["tenant"], number, new)
+            templates.store_embeddings(transaction, row["tenant"], number, {model_sha256: checked})
             templates.recompute(transaction, row["tenant"], row["speaker"])
             speakers.touch(transaction, row["tenant"], row["speaker"])
-            for key in new:
-                transaction.audit("enrollment.reembedded", row["tenant"], model=key)
+            transaction.audit("enrollment.reembedded", row["tenant"], model=model_sha256)
             return True

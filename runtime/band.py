@@ -1,4 +1,4 @@
-"""The band of a recording: whether it holds what a telephone leaves out, and how to leave it out."""
+"""The band of a recording: whether it holds what a telephone leaves out."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,3 @@ def band_of(frames: Samples, spoken: NDArray[np.bool_]) -> Band:
         power[(hertz > low) & (hertz < high)].mean() for low, high in (_PASSED_HZ, _LEFT_OUT_HZ)
     )
     return "narrow" if left_out <= passed * 10.0 ** (_NARROW_DB / 10.0) else "wide"
-
-
-def narrowed(speech: Samples) -> Samples:
-    """The same speech as a telephone line passes it, at 16 kHz still."""
-    size = 1 << max(1, len(speech) - 1).bit_length()  # a length that a Fourier transform is fast at
-    spectrum = np.fft.rfft(speech, size)
-    hertz = np.fft.rfftfreq(size, 1.0 / SAMPLE_RATE)
-    spectrum[(hertz < _PASSED_HZ[0]) | (hertz > _PASSED_HZ[1])] = 0.0
-    return np.fft.irfft(spectrum, size)[: len(speech)].astype(np.float32)

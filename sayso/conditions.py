@@ -15,7 +15,6 @@ from sayso.evaluate.tenants import Comparisons, Voices
 from sayso.evaluate.trials import TemplateTrials, TrialList, corpora
 from sayso.listen import LONGEST_S, EmbeddedFiles, FileError, require_files
 from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, decode
-from sayso.runtime.band import narrowed
 from sayso.runtime.embedder import Embedder
 from sayso.runtime.errors import InputError
 from sayso.runtime.session import available_cores
@@ -27,7 +26,7 @@ LEAST_SPEECH_S = 0.5  # of a probe: less is compared by nobody
 _LINES = ("ULAW", "ALAW", "GSM610")
 _WIDE, _NARROW = ("wide", "wide, short"), ("line", "line, short")
 PROBES = (*_WIDE, *_NARROW)
-TEMPLATES = ("wide", "narrowed")
+TEMPLATES = ("wide", "line")
 Heard = dict[str, tuple[NDArray[np.float32], Side]]  # by form: unit vector `[dim]`, and what is known of it
 
 
@@ -140,8 +139,6 @@ def _hear(embedder: Embedder, detector: SpeechDetector, file: Path, forms: set[s
         speech = speech if len(speech) else heard_as.samples
         measured = band or report.band
         take(names[0], speech, report.net_speech_s, measured)
-        if "narrowed" in forms and names == _WIDE:
-            take("narrowed", narrowed(speech), report.net_speech_s, "narrow")
         if names[1] in forms:
             length = round(SHORT_S * SAMPLE_RATE)
             if len(speech) <= length:
@@ -163,14 +160,12 @@ def _conditions(trial: Trial, heard: list[Heard], groups: list[int]) -> list[Com
     recordings = sorted(set(trial.probe.tolist()))
     rows = {recording: row for row, recording in enumerate(recordings)}
     made = []
-    for form, first_alone in (("wide", False), ("narrowed", False), ("wide", True), ("narrowed", True)):
+    for form, first_alone in (("wide", False), ("line", False), ("wide", True)):
         templates = _templates(trial, heard, form, first_alone)
         for probe_form in PROBES:
             band: Band = "narrow" if probe_form in _NARROW else "wide"
-            template_band: Band = "narrow" if form == "narrowed" else "wide"
-            if template_band == "narrow" and band == "wide":
-                continue  # such a probe is narrowed too
-            if first_alone and template_band != band:
+            template_band: Band = "narrow" if form == "line" else "wide"
+            if first_alone and band == "narrow":
                 continue
             probes = _voices([heard[recording][probe_form] for recording in recordings])
             kept = probes.sides.net_speech_s[[rows[r] for r in trial.probe.tolist()]] >= LEAST_SPEECH_S

@@ -122,9 +122,7 @@ class Engine:
             with call.stage("decode"):
                 data = data.decode(self.settings.max_audio_s)
         heard = self.ear.hear(call, data, self.settings.enroll_min_speech_s)
-        vectors: dict[str, NDArray[np.float32]] = {}
-        for model in self.models.values():
-            vectors |= self.judge.vectors(model, heard)
+        vectors = {model.embedder.sha256: heard.embed(model) for model in self.models.values()}
         report, first, strict = heard.report, self._first, self.settings.enroll_strict
         if strict and heard.several_voices:
             detail = "the recording has several voices: send one with the speaker's alone"
@@ -177,8 +175,9 @@ class Engine:
             template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
             attempts.admit(call.tenant, [speaker_id], call.attempt, limits)
         heard = self.ear.hear(call, data, self.settings.verify_required_speech_s)
-        evidence = self.judge.verify(call.tenant, speaker_id, template, model, heard)
+        vector = heard.embed(model)
         with call.stage("search"):
+            evidence = self.judge.verify(call.tenant, speaker_id, template, model, heard, vector)
             decided = decide_verify(evidence, policy, heard.doubts(self.settings.short_speech_s))
             if decided.decision == "accept":
                 attempts.succeeded(call.tenant, speaker_id, "verify", heard.digest, call.attempt, limits)
@@ -223,13 +222,13 @@ class Engine:
             else:
                 attempts.admit(call.tenant, among, call.attempt, limits)
         heard = self.ear.hear(call, data, self.settings.verify_required_speech_s)
-        probe = self.judge.probe(call.tenant, model, heard)
+        vector = heard.embed(model)
         with call.stage("search"):
             nearest, searched = self.index.search(
-                call.tenant, probe.key, probe.vector, max(SHORTLIST, top_k) + len(barred), among, group
+                call.tenant, model.embedder.sha256, vector, max(SHORTLIST, top_k) + len(barred), among, group
             )
             admitted = [c.speaker_id for c in nearest if c.speaker_id not in barred]
-            candidates = self.judge.rank(call.tenant, admitted, model, probe)
+            candidates = self.judge.rank(call.tenant, admitted, model, heard, vector)
             value, threshold = model.search_threshold(self.settings.identify_fpir, searched)
             margin = self.settings.identify_margin
             while True:
@@ -288,8 +287,9 @@ class Engine:
         heard = [
             self.ear.hear(call, data, self.settings.verify_required_speech_s) for data in (first, second)
         ]
-        evidence = self.judge.compare(call.tenant, model, *heard)
+        vectors = [h.embed(model) for h in heard]
         with call.stage("search"):
+            evidence = self.judge.compare(call.tenant, model, heard[0], heard[1], vectors)
             doubts = [doubt for h in heard for doubt in h.doubts(self.settings.short_speech_s)]
             decided = decide_verify(evidence, policy, doubts)
         self._count("compare", decided.decision, evidence, model)
@@ -321,12 +321,10 @@ class Engine:
             timings_ms=self._timings(call, "embedding", model.name),
         )
 
-    def embed_kept(self, data: bytes, model_name: str) -> dict[str, NDArray[np.float32]]:
-        """What a recording that was enrolled before stores under a model: vectors `[dim]` by their key."""
-        # On one core: it has no turn among the callers.
-        call, model = Call("", "", "", alone=False), self.model(model_name)
-        heard = self.ear.hear(call, data, 0.0)
-        return self.judge.vectors(model, heard)
+    def embed_kept(self, data: bytes, model_name: str) -> NDArray[np.float32]:
+        """The vector of a recording that was enrolled before, under a model served since then."""
+        call = Call("", "", "", alone=False)  # on one core: it has no turn among the callers
+        return self.ear.hear(call, data, 0.0).embed(self.model(model_name))
 
     def check(self) -> None:
         """Push a declared example through the real pipeline of every model, and read the store.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
 
 from sayso.domain.calibration import Calibration
 from sayso.enroll.decision import Evidence, Policy, Threshold
@@ -29,18 +27,6 @@ class ServedModel:
     def unlike_below(self) -> float | None:
         """The cohesion (cosine) below which an enrolment is hardly of the speaker of the earlier ones."""
         return self.calibration.cohesion_floor if self.calibration else None
-
-    @cached_property
-    def narrow_key(self) -> str | None:
-        """What vectors of speech in a telephone's band are stored by, beside the network's own sha256.
-
-        They are compared with one another only, as if another network had made them. None for a model that
-        was not calibrated on such speech on both sides.
-        """
-        conditions = self.calibration.llr.conditions if self.calibration else None
-        if conditions is None or "narrow/narrow" not in conditions.bands:
-            return None
-        return sha256(f"{self.embedder.sha256} narrow".encode()).hexdigest()
 
     @property
     def ref(self) -> ModelRef:

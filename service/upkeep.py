@@ -128,7 +128,8 @@ def reembed(
             try:
                 data = engine.store.recordings.read(number)
                 if data is not None:
-                    engine.store.recordings.embedded(number, engine.embed_kept(data, name))
+                    vector = engine.embed_kept(data, name)
+                    engine.store.recordings.embedded(number, engine.model(name).embedder.sha256, vector)
             except ShuttingDown:
                 raise
             except Exception as error:  # one recording fails alone

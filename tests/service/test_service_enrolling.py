@@ -86,8 +86,8 @@ def test_a_recording_counts_once_for_a_speaker(service: Any, format: str) -> Non
 def test_a_retry_is_not_the_same_recording_again(service: Any) -> None:
     data = voice(LOW, 1)
     first = enroll(service, "ann", data, **{"Idempotency-Key": "k"})
-    service.engine.store.answers.answer = lambda *_: None  # a crash lost the kept answer
-    service.engine.store.answers.remember = lambda *_: None
+    service.engine.answers.answer = lambda *_: None  # a crash lost the kept answer
+    service.engine.answers.remember = lambda *_: None
     again = enroll(service, "ann", data, **{"Idempotency-Key": "k"})
     assert again.status_code == 201, again.text
     assert again.json()["enrollment"]["id"] == first.json()["enrollment"]["id"]
