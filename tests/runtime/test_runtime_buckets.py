@@ -75,7 +75,7 @@ class Stuck:
 
 
 def test_a_graph_that_replays_its_first_input_is_refused_at_the_start() -> None:
-    with pytest.raises(ProviderError, match="batches of 1 on CUDA give other vectors"):
+    with pytest.raises(ProviderError, match="batches of 1 on CUDA give wrong vectors"):
         Buckets(Stuck(), WINDOW, plainly, device="cpu")  # type: ignore[arg-type]
 
 
