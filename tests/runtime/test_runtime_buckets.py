@@ -99,8 +99,10 @@ class OnCpu(EmbeddingSession):
 
     shapes: ClassVar[list[tuple[int, ...]]] = []
 
-    def __init__(self, model: bytes, name: str, provider: Provider = "auto", threads: int = 0) -> None:
-        super().__init__(model, name, "cpu", threads)
+    def __init__(
+        self, model: bytes, name: str, provider: Provider = "auto", threads: int = 0, window: int = 48_000
+    ) -> None:
+        super().__init__(model, name, "cpu", threads, window)
         if provider == "cuda":
             self.provider = CUDA
 
