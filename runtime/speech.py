@@ -73,8 +73,8 @@ class QualityLimits:
             )
         if net_speech_s < required_s:
             raise TooLittleSpeech(
-                f"{net_speech_s:.1f} s of speech in {report.duration_s:.1f} s of audio, {required_s:.1f} s "
-                "are needed: record longer or closer to the microphone",
+                f"{net_speech_s:.1f} s of speech in {report.duration_s:.1f} s of audio, "
+                f"{required_s:.1f} s are needed: record longer or closer to the microphone",
                 net_speech_s,
                 required_s,
             )

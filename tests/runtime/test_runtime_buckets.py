@@ -75,7 +75,7 @@ class Stuck:
 
 
 def test_a_graph_that_replays_its_first_input_is_refused_at_the_start() -> None:
-    with pytest.raises(ProviderError, match="batches of 1 on CUDA give other vectors"):
+    with pytest.raises(ProviderError, match="batches of 1 on CUDA give wrong vectors"):
         Buckets(Stuck(), WINDOW, plainly, device="cpu")  # type: ignore[arg-type]
 
 
@@ -99,8 +99,10 @@ class OnCpu(EmbeddingSession):
 
     shapes: ClassVar[list[tuple[int, ...]]] = []
 
-    def __init__(self, model: bytes, name: str, provider: Provider = "auto", threads: int = 0) -> None:
-        super().__init__(model, name, "cpu", threads)
+    def __init__(
+        self, model: bytes, name: str, provider: Provider = "auto", threads: int = 0, window: int = 48_000
+    ) -> None:
+        super().__init__(model, name, "cpu", threads, window)
         if provider == "cuda":
             self.provider = CUDA
 
