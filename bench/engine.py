@@ -20,18 +20,16 @@ from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
 from typing import Any
 
-from pydantic import SecretStr
-
 from sayso.bench.path import wav
 from sayso.bench.stores import fill
 from sayso.bench.timing import Spread
 from sayso.bench.voices import Voices
-from sayso.enroll.sealing import new_key
+from sayso.enroll.secrets.sealing import new_key
 from sayso.runtime.audio import SAMPLE_RATE
 from sayso.service.call import Call
 from sayso.service.engine import Engine
 from sayso.service.metrics import Metrics
-from sayso.service.settings import Settings
+from sayso.service.settings import SHIPPED_MODELS, Settings
 
 SIZES = (1, 100_000, 1_000_000)
 _TENANT, _SPEAKER, _MODEL = "bench", "caller", "baseline"
@@ -52,17 +50,17 @@ class Row:
 
 @contextmanager
 def _engine(folder: Path, store: str | None) -> Iterator[Engine]:
-    settings = Settings(
-        data_dir=folder,
-        store=None if store is None else SecretStr(store),
-        master_key=SecretStr(new_key().hex()),
-        models={_MODEL: Settings().models[_MODEL]},
-        provider="cpu",
-        threads=1,
-        thresholds={_MODEL: -1.0},  # everything is accepted: each call remembers its recording
-        identify_margin=0.0,
-    )
-    engine = Engine(settings, Metrics())
+    values: dict[str, Any] = {
+        "data_dir": folder,
+        "store": store,
+        "master_key": new_key().hex(),
+        "models": {_MODEL: SHIPPED_MODELS / f"{_MODEL}.onnx"},
+        "provider": "cpu",
+        "threads": 1,
+        "thresholds": {_MODEL: -1.0},  # everything is accepted: each call remembers its recording
+        "identify_margin": 0.0,
+    }
+    engine = Engine(Settings(**values), Metrics())
     try:
         yield engine
     finally:

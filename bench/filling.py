@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sayso.enroll import clock
-from sayso.enroll.database import Database
-from sayso.enroll.masterkey import KeyFile
+from sayso.enroll.db.sqlite import Database
+from sayso.enroll.secrets.master_key import KeyFile
+from sayso.enroll.secrets.vault import Keychain, Vault, embedding_context, template_context
 from sayso.enroll.store import KEY_FILE
-from sayso.enroll.vault import Keychain, Vault, embedding_context, template_context
 from sayso.enroll.vectors import to_blob
 
 NET_SPEECH_S = 20.0

@@ -20,10 +20,10 @@ import numpy as np
 
 from sayso.bench.path import wav
 from sayso.bench.server import ServerFailed, ServerProcess
-from sayso.enroll.attempts import AttemptLimits
-from sayso.enroll.masterkey import KeyText
+from sayso.enroll.secrets.master_key import KeyText
 from sayso.enroll.store import Store
 from sayso.runtime.audio import SAMPLE_RATE
+from sayso.service.access.attempts import AttemptLimits, Attempts
 
 CALLERS = 8
 SECONDS = 3.0
@@ -146,7 +146,9 @@ def _decision_rate(store: Store, seconds: float) -> float:
     def accept(number: int) -> None:
         while time.monotonic() < until:
             digest, attempt = secrets.token_bytes(32), secrets.token_hex(16)
-            store.attempts.succeeded(f"tenant-{number}", "alice", "verify", digest, attempt, _LIMITS)
+            Attempts(store.database).succeeded(
+                f"tenant-{number}", "alice", "verify", digest, attempt, _LIMITS
+            )
             done[number] += 1
 
     _in_threads(accept, _THREADS)

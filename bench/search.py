@@ -24,7 +24,7 @@ from sayso.bench.filling import NET_SPEECH_S, Vectors, filling
 from sayso.bench.server import ServerProcess, resident_bytes
 from sayso.bench.timing import Spread
 from sayso.bench.voices import DIM, Voices
-from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.search.index import SpeakerIndex
 from sayso.enroll.store import Store
 from sayso.enroll.types import Candidate, NewEnrollment
 from sayso.runtime.model_file import network_sha256

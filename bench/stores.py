@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sayso.enroll.index import Index, index_of
-from sayso.enroll.masterkey import KeyText
-from sayso.enroll.postgres.search import PostgresIndex
-from sayso.enroll.sealing import new_key
+from sayso.enroll.search.index import Index, index_of
+from sayso.enroll.search.postgres import PostgresIndex
+from sayso.enroll.secrets.master_key import KeyText
+from sayso.enroll.secrets.sealing import new_key
+from sayso.enroll.secrets.vault import Keychain
 from sayso.enroll.store import Store
 from sayso.enroll.templates import insert_templates
-from sayso.enroll.vault import Keychain
 
 MODEL = "a" * 64
 _SPEECH_S = 20.0
@@ -75,7 +75,7 @@ def fill(store: Store, tenant: str, drawn: Drawn, model: str = MODEL, first: int
                 "SELECT number FROM speakers WHERE tenant = ? AND id BETWEEN ? AND ? ORDER BY id",
                 (tenant, rows[0][1], rows[-1][1]),
             ).fetchall()
-            keychain: Keychain = store._vault.keychain(connection)
+            keychain: Keychain = store.vault.keychain(connection)
             new = zip(numbers, batch, strict=True)
             insert_templates(keychain, [(tenant, row[0], model, one, 1, _SPEECH_S) for row, one in new])
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from sayso.enroll import templates
 from sayso.enroll.errors import SealBroken
-from sayso.enroll.vault import Keychain, recording_context
+from sayso.enroll.secrets.vault import Keychain, recording_context
 
 _ROUNDING = 1e-6
 

@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 
-from sayso.enroll import clock, rows, templates
-from sayso.enroll.sql import Row
-from sayso.enroll.types import NewEnrollment, Vector
-from sayso.enroll.vault import Keychain, recording_context
+from sayso.enroll import clock, templates
+from sayso.enroll.db.sql import Connection, Row
+from sayso.enroll.fields import is_id
+from sayso.enroll.secrets.vault import Keychain, recording_context
+from sayso.enroll.types import Enrollment, NewEnrollment, Vector
 
 
 def insert_enrollment(
@@ -35,7 +36,7 @@ def insert_enrollment(
         ),
     ).fetchone()
     templates.store_embeddings(keychain, tenant, row["number"], vectors)
-    if new.recording is not None and rows.keeps_recordings(connection, tenant):
+    if new.recording is not None and keeps_recordings(connection, tenant):
         sealed = keychain.seal(tenant, recording_context(row["number"]), new.recording)
         connection.execute("INSERT INTO recordings VALUES (?, ?)", (row["number"], sealed))
     return row
@@ -44,3 +45,33 @@ def insert_enrollment(
 def salted_digest(tenant: str, speaker_id: str, digest: bytes) -> bytes:
     """Hash a recording's digest together with its speaker: the same recording of two speakers differs."""
     return hashlib.sha256(f"{tenant}\n{speaker_id}\n".encode() + digest).digest()
+
+
+def keeps_recordings(connection: Connection, tenant: str) -> bool:
+    """Tell whether the tenant chose to keep recordings."""
+    row = connection.execute("SELECT keep_recordings FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
+    return row is not None and bool(row[0])
+
+
+def enrollment_row(connection: Connection, number: int, enrollment_id: str) -> Row | None:
+    """Return one enrolment of the speaker with this number."""
+    if not is_id(enrollment_id):
+        return None
+    row: Row | None = connection.execute(
+        "SELECT * FROM enrollments WHERE speaker = ? AND id = ?", (number, enrollment_id)
+    ).fetchone()
+    return row
+
+
+def as_enrollment(row: Row, speaker_id: str) -> Enrollment:
+    """Make an Enrollment of its row."""
+    return Enrollment(
+        id=row["id"],
+        speaker_id=speaker_id,
+        net_speech_s=row["net_speech_s"],
+        duration_s=row["duration_s"],
+        snr_db=row["snr_db"],
+        clipping=row["clipping"],
+        created_at=row["created_at"],
+        cohesion=row["cohesion"],
+    )

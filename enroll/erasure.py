@@ -4,10 +4,9 @@ Each erasure is noted by number, which says nothing about anybody, so that a bac
 restored without bringing them back.
 """
 
-from sayso.enroll import clock, rows, templates
-from sayso.enroll.idempotency import forget_answers
-from sayso.enroll.sql import Connection, Row
-from sayso.enroll.vault import Keychain
+from sayso.enroll import clock, speakers, templates
+from sayso.enroll.db.sql import Connection, Row
+from sayso.enroll.secrets.vault import Keychain
 
 _KNOWN_DEPARTURES = 100_000  # revisions that an index may lag behind without being built anew
 
@@ -18,7 +17,7 @@ def erase_speaker(keychain: Keychain, row: Row) -> None:
     if row["opted_out"]:
         keep_opted_out(keychain, tenant, row["id"])
     connection.execute("DELETE FROM speakers WHERE number = ?", (row["number"],))
-    forget_answers(connection, tenant, row["id"])
+    _forget_answers(connection, tenant, row["id"])
     _note_departure(connection, tenant, row["number"])
     note_erasure(connection, "speaker", row["number"])
 
@@ -27,10 +26,10 @@ def erase_enrollment(keychain: Keychain, tenant: str, speaker: int, row: Row) ->
     """Remove one recording's contribution and make the templates without it."""
     connection = keychain.connection
     connection.execute("DELETE FROM enrollments WHERE number = ?", (row["number"],))
-    forget_answers(connection, tenant, row["id"])
+    _forget_answers(connection, tenant, row["id"])
     note_erasure(connection, "enrollment", row["number"])
     templates.recompute(keychain, tenant, speaker)
-    rows.touch(connection, tenant, speaker)
+    speakers.touch(connection, tenant, speaker)
 
 
 def expired_rows(connection: Connection) -> list[Row]:
@@ -81,7 +80,7 @@ def has_opted_out(keychain: Keychain, tenant: str, speaker_id: str) -> bool:
 
 def _note_departure(connection: Connection, tenant: str, number: int) -> None:
     """Tell the indexes, which look for what changed since their revision; what is older is forgotten."""
-    revision = rows.next_revision(connection, tenant)
+    revision = speakers.next_revision(connection, tenant)
     if not connection.seals_templates:
         return  # a server searches its own tables: no copy has to follow
     forgotten = revision - _KNOWN_DEPARTURES
@@ -94,3 +93,10 @@ def _note_departure(connection: Connection, tenant: str, number: int) -> None:
 
 def _now() -> str:
     return clock.stamp(clock.now())
+
+
+def _forget_answers(connection: Connection, tenant: str, named: str) -> None:
+    """Delete the tenant's answers for retries in which this id is a value: compact JSON shows it as it is."""
+    connection.execute(
+        "DELETE FROM answers WHERE tenant = ? AND instr(body, ?) > 0", (tenant, f':"{named}"'.encode())
+    )

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from sayso.enroll import clock, rows, templates
-from sayso.enroll.audit import AuditLog
-from sayso.enroll.rows import LIVING
-from sayso.enroll.sql import Database
+from sayso.enroll import clock, speakers, templates
+from sayso.enroll.db.sql import Database
+from sayso.enroll.secrets.audit import AuditLog
+from sayso.enroll.secrets.vault import Vault, recording_context
+from sayso.enroll.speakers import LIVING
 from sayso.enroll.types import Vector
-from sayso.enroll.vault import Vault, recording_context
 from sayso.enroll.vectors import checked_vector
 
 
@@ -85,6 +85,6 @@ class Recordings:
             keychain = self._vault.keychain(connection)
             templates.store_embeddings(keychain, row["tenant"], number, {model_sha256: checked})
             templates.recompute(keychain, row["tenant"], row["speaker"])
-            rows.touch(connection, row["tenant"], row["speaker"])
+            speakers.touch(connection, row["tenant"], row["speaker"])
             self._audit.append(keychain, "enrollment.reembedded", row["tenant"], model=model_sha256)
             return True

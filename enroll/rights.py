@@ -4,11 +4,11 @@ import base64
 from dataclasses import asdict
 from typing import Any
 
-from sayso.enroll import erasure, fields, rows
-from sayso.enroll.audit import AuditLog
-from sayso.enroll.sql import Connection, Database, Row
+from sayso.enroll import enrollments, erasure, fields, speakers
+from sayso.enroll.db.sql import Connection, Database, Row
+from sayso.enroll.secrets.audit import AuditLog
+from sayso.enroll.secrets.vault import Keychain, Vault, recording_context
 from sayso.enroll.templates import column, read_embedding, read_template
-from sayso.enroll.vault import Keychain, Vault, recording_context
 
 
 class Rights:
@@ -54,10 +54,10 @@ class Rights:
         """
         self._audit.flush()
         with self._database.write(tenant) as connection:
-            row = rows.speaker_row(connection, tenant, speaker_id)
+            row = speakers.speaker_row(connection, tenant, speaker_id)
             keychain = self._vault.keychain(connection)
             everything = {
-                "speaker": asdict(rows.as_speaker(row, self._required_speech_s)),
+                "speaker": asdict(speakers.as_speaker(row, self._required_speech_s)),
                 "enrollments": _enrollments(keychain, row),
                 "templates": _templates(keychain, row["number"]),
                 "answers_for_retries": _answers(connection, tenant, speaker_id),
@@ -68,9 +68,9 @@ class Rights:
 
     def _set_opted_out(self, keychain: Keychain, tenant: str, speaker_id: str, out: bool) -> None:
         erasure.set_opted_out(keychain, tenant, speaker_id, out)
-        if rows.exists(keychain.connection, tenant, speaker_id):
-            row = rows.speaker_row(keychain.connection, tenant, speaker_id)
-            rows.touch(keychain.connection, tenant, row["number"])
+        if speakers.exists(keychain.connection, tenant, speaker_id):
+            row = speakers.speaker_row(keychain.connection, tenant, speaker_id)
+            speakers.touch(keychain.connection, tenant, row["number"])
         self._audit.append(keychain, "speaker.opted_out" if out else "speaker.opted_in", tenant, speaker_id)
 
 
@@ -82,7 +82,7 @@ def _enrollments(keychain: Keychain, speaker: Row) -> list[dict[str, Any]]:
     ).fetchall()
     return [
         {
-            **asdict(rows.as_enrollment(row, speaker["id"])),
+            **asdict(enrollments.as_enrollment(row, speaker["id"])),
             "embeddings": _embeddings(keychain, row["number"]),
             "recording": _recording(keychain, row["number"], row["sealed"]),
         }

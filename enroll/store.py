@@ -6,14 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self, TypedDict, Unpack, get_args
 
-from sayso.enroll import checks, clock, erasure, fields, rows, templates
-from sayso.enroll.attempts import Attempts
-from sayso.enroll.audit import AuditLog
-from sayso.enroll.backup import Advance, Backup, backups_made, make_backup
-from sayso.enroll.database import Database as SqliteDatabase
-from sayso.enroll.enrollments import insert_enrollment
+from sayso.enroll import checks, clock, enrollments, erasure, fields, speakers, templates
+from sayso.enroll.db.address import open_database
+from sayso.enroll.db.sql import Connection, Database
+from sayso.enroll.db.sqlite import Database as SqliteDatabase
 from sayso.enroll.errors import (
-    BackupRefused,
     EnrollmentNotFound,
     InvalidEmbedding,
     InvalidField,
@@ -24,17 +21,13 @@ from sayso.enroll.errors import (
     SpeakerOptedOut,
     TooManyEnrollments,
 )
-from sayso.enroll.feed import TemplateFeed
-from sayso.enroll.idempotency import Answers
-from sayso.enroll.keys import KeyRing
-from sayso.enroll.masterkey import KeyFile, KeySource
-from sayso.enroll.opening import open_database, shared_buckets
 from sayso.enroll.recordings import Recordings
 from sayso.enroll.rights import Rights
-from sayso.enroll.sql import Connection, Database
+from sayso.enroll.secrets.audit import AuditLog
+from sayso.enroll.secrets.master_key import KeyFile, KeySource
+from sayso.enroll.secrets.vault import Keychain, Vault
 from sayso.enroll.tenants import Tenants
 from sayso.enroll.types import Enrollment, NewEnrollment, Page, Speaker, Status, Template, Vector
-from sayso.enroll.vault import Keychain, Vault
 from sayso.enroll.vectors import checked_vector
 
 MAX_PAGE = 1000
@@ -62,9 +55,8 @@ class Store:
 
     `path` is that of an SQLite file, or `postgresql://…`; with the latter, searches may be made on the
     `standby` of that address, and `patient` work on all of it has no time limit. A speaker is enrolled once
-    `required_speech_s` seconds of net speech are stored. `keys`, `answers`, `attempts`, `audit`, `tenants`,
-    `rights`, `recordings`, `buckets` (None unless several servers share them) and `feed` (the index's view)
-    are of the same database. What is sealed opens with the key of `key_source`, by default the file
+    `required_speech_s` seconds of net speech are stored. `audit`, `tenants`, `rights` and `recordings` are
+    of the same database. What is sealed opens with the key of `key_source`, by default the file
     `master.key` beside an SQLite file, made with a new store. Any call may raise StoreError.
     """
 
@@ -80,19 +72,14 @@ class Store:
         self._database = open_database(path, standby, patient)
         try:
             if key_source is None:
-                if self._database.shared:
+                if not isinstance(self._database, SqliteDatabase):
                     raise MasterKeyUnusable("A store on a server needs a master key: set SAYSO_MASTER_KEY.")
                 key_source = KeyFile(Path(path).with_name(KEY_FILE))
             self._vault = Vault(self._database, key_source)
             self.audit = AuditLog(self._database, self._vault)
-            self.keys = KeyRing(self._database, self._vault)
-            self.answers = Answers(self._database)
-            self.attempts = Attempts(self._database)
             self.tenants = Tenants(self._database, self._vault, self.audit)
             self.rights = Rights(self._database, self._vault, self.audit, required_speech_s)
             self.recordings = Recordings(self._database, self._vault, self.audit, required_speech_s)
-            self.buckets = shared_buckets(self._database)
-            self.feed = TemplateFeed(self._database, self._vault, required_speech_s)
         except BaseException:
             self._database.close()
             raise
@@ -112,8 +99,13 @@ class Store:
 
     @property
     def database(self) -> Database:
-        """The database, for who searches or copies it as a whole."""
+        """The database under the store, for what searches it or copies it as a whole."""
         return self._database
+
+    @property
+    def vault(self) -> Vault:
+        """The keys that the store is sealed with."""
+        return self._vault
 
     @property
     def problems(self) -> list[str]:
@@ -134,18 +126,11 @@ class Store:
         with self._database.write() as connection:
             return checks.rebuild_templates(self._vault.keychain(connection))
 
-    def backup(self, target: Path, advance: Advance = lambda *_: None) -> Backup:
-        """Copy the store, as it is now, to a new file. Raises BackupRefused or OSError."""
-        if not isinstance(self._database, SqliteDatabase):
-            raise BackupRefused(
-                f"{self._database.path} is backed up with PostgreSQL's own tools: use pg_dump, or base "
-                "backups and WAL archiving (docs/how-to/postgresql.md)."
-            )
-        return make_backup(self._database, self._vault, self.audit, target, advance)
-
     def backups(self) -> list[tuple[str, str]]:
-        """Return (when, where) of the backups made, oldest first: each holds who was there then."""
-        return backups_made(self._database)
+        """Return (when, where) of the backups made, oldest first. A file may have been removed since."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT * FROM backups ORDER BY made_at").fetchall()
+        return [(row["made_at"], row["path"]) for row in rows]
 
     # Speakers
 
@@ -174,7 +159,7 @@ class Store:
         now = clock.stamp(clock.now())
         with self._write(tenant) as keychain:
             connection = keychain.connection
-            if rows.exists(connection, tenant, speaker_id):
+            if speakers.exists(connection, tenant, speaker_id):
                 raise SpeakerExists(speaker_id)
             self._erase_expired(keychain, tenant, speaker_id)
             if erasure.has_opted_out(keychain, tenant, speaker_id):
@@ -182,9 +167,9 @@ class Store:
             number = connection.execute(
                 "INSERT INTO speakers (tenant, id, name, metadata, consent, expires_at, revision, created_at,"
                 " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
-                (tenant, speaker_id, *given, rows.next_revision(connection, tenant), now, now),
+                (tenant, speaker_id, *given, speakers.next_revision(connection, tenant), now, now),
             ).fetchone()[0]
-            rows.set_groups(connection, number, group_names)
+            speakers.set_groups(connection, number, group_names)
             self.audit.append(keychain, "speaker.created", tenant, speaker_id)
             return self._speaker(connection, tenant, speaker_id)
 
@@ -202,11 +187,11 @@ class Store:
         """
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidField("limit", f"use 1 to {MAX_PAGE}")
-        after = 0 if cursor is None else rows.read_cursor(cursor)
+        after = 0 if cursor is None else speakers.read_cursor(cursor)
         with self._database.read(tenant) as connection:
-            found = rows.speaker_rows(connection, tenant, group, after, limit + 1)
-        items = tuple(rows.as_speaker(row, self.required_speech_s) for row in found[:limit])
-        return Page(items, rows.write_cursor(found[limit - 1]["number"]) if len(found) > limit else None)
+            found = speakers.speaker_rows(connection, tenant, group, after, limit + 1)
+        items = tuple(speakers.as_speaker(row, self.required_speech_s) for row in found[:limit])
+        return Page(items, speakers.write_cursor(found[limit - 1]["number"]) if len(found) > limit else None)
 
     def update_speaker(self, tenant: str, speaker_id: str, **changes: Unpack[SpeakerChanges]) -> Speaker:
         """Change what is given. Raises SpeakerNotFound or InvalidField."""
@@ -224,7 +209,7 @@ class Store:
         group_names = fields.checked_groups(changes["groups"]) if "groups" in changes else None
         with self._write(tenant) as keychain:
             connection = keychain.connection
-            row = rows.speaker_row(connection, tenant, speaker_id)
+            row = speakers.speaker_row(connection, tenant, speaker_id)
             connection.execute(
                 "UPDATE speakers SET name = :name, metadata = :metadata, consent = :consent,"
                 " expires_at = :expires_at WHERE number = :number",
@@ -233,9 +218,9 @@ class Store:
             if "status" in changes:
                 erasure.set_opted_out(keychain, tenant, speaker_id, changes["status"] == "opted_out")
             if group_names is not None:
-                rows.set_groups(connection, row["number"], group_names)
+                speakers.set_groups(connection, row["number"], group_names)
             if changes:
-                rows.touch(connection, tenant, row["number"])
+                speakers.touch(connection, tenant, row["number"])
                 facts = {"status": changes["status"]} if "status" in changes else {}
                 self.audit.append(
                     keychain, "speaker.updated", tenant, speaker_id, changed=sorted(changes), **facts
@@ -249,7 +234,7 @@ class Store:
         speaker was there: they still hold them, sealed, unless somebody has removed the file.
         """
         with self._write(tenant) as keychain:
-            row = rows.speaker_row(keychain.connection, tenant, speaker_id)
+            row = speakers.speaker_row(keychain.connection, tenant, speaker_id)
             erasure.erase_speaker(keychain, row)
             self.audit.append(keychain, "speaker.deleted", tenant, speaker_id)
         self._database.purge()
@@ -276,34 +261,34 @@ class Store:
         vectors = {model: checked_vector(vector) for model, vector in new.embeddings.items()}
         with self._write(tenant) as keychain:
             connection = keychain.connection
-            speaker = rows.speaker_row(connection, tenant, speaker_id)
-            stored = rows.enrollment_row(connection, speaker["number"], wanted)
+            speaker = speakers.speaker_row(connection, tenant, speaker_id)
+            stored = enrollments.enrollment_row(connection, speaker["number"], wanted)
             if stored is None:
                 if speaker["opted_out"]:
                     raise SpeakerOptedOut(speaker_id)
                 if speaker["enrollments"] >= MAX_ENROLLMENTS:
                     raise TooManyEnrollments(speaker_id, MAX_ENROLLMENTS)
-                stored = insert_enrollment(keychain, speaker, wanted, new, vectors)
+                stored = enrollments.insert_enrollment(keychain, speaker, wanted, new, vectors)
                 templates.recompute(keychain, tenant, speaker["number"])
-                rows.touch(connection, tenant, speaker["number"])
+                speakers.touch(connection, tenant, speaker["number"])
                 self.audit.append(keychain, "enrollment.added", tenant, speaker_id)
-            enrollment = rows.as_enrollment(stored, speaker_id)
+            enrollment = enrollments.as_enrollment(stored, speaker_id)
             return self._speaker(connection, tenant, speaker_id), enrollment
 
     def enrollments(self, tenant: str, speaker_id: str) -> tuple[Enrollment, ...]:
         """Return a speaker's enrolments, oldest first. Raises SpeakerNotFound."""
         with self._database.read(tenant) as connection:
-            number = rows.speaker_row(connection, tenant, speaker_id)["number"]
+            number = speakers.speaker_row(connection, tenant, speaker_id)["number"]
             found = connection.execute(
                 "SELECT * FROM enrollments WHERE speaker = ? ORDER BY number", (number,)
             )
-            return tuple(rows.as_enrollment(row, speaker_id) for row in found)
+            return tuple(enrollments.as_enrollment(row, speaker_id) for row in found)
 
     def enrolled_vectors(self, tenant: str, speaker_id: str) -> dict[str, dict[str, Vector]]:
         """Return each enrolment's vectors by model sha256, to take elsewhere. Raises SpeakerNotFound."""
         found: dict[str, dict[str, Vector]] = {}
         with self._database.read(tenant) as connection:
-            number = rows.speaker_row(connection, tenant, speaker_id)["number"]
+            number = speakers.speaker_row(connection, tenant, speaker_id)["number"]
             keychain = self._vault.keychain(connection)
             stored = connection.execute(
                 "SELECT id, number, model_sha256, sealed FROM enrollments JOIN embeddings"
@@ -322,8 +307,8 @@ class Store:
         """
         with self._write(tenant) as keychain:
             connection = keychain.connection
-            number = rows.speaker_row(connection, tenant, speaker_id)["number"]
-            row = rows.enrollment_row(connection, number, enrollment_id)
+            number = speakers.speaker_row(connection, tenant, speaker_id)["number"]
+            row = enrollments.enrollment_row(connection, number, enrollment_id)
             if row is None:
                 raise EnrollmentNotFound(speaker_id, enrollment_id)
             erasure.erase_enrollment(keychain, tenant, number, row)
@@ -339,7 +324,7 @@ class Store:
         (enough speech, but not with this model).
         """
         with self._database.read(tenant) as connection:
-            row = rows.speaker_row(connection, tenant, speaker_id)
+            row = speakers.speaker_row(connection, tenant, speaker_id)
             stored = connection.execute(
                 "SELECT * FROM templates WHERE speaker = ? AND model_sha256 = ?",
                 (row["number"], model_sha256),
@@ -349,7 +334,7 @@ class Store:
                 keychain = self._vault.keychain(connection)
                 sealed = stored[templates.column(connection)]
                 vector = templates.read_template(keychain, row["number"], model_sha256, sealed)
-        speaker = rows.as_speaker(row, self.required_speech_s)
+        speaker = speakers.as_speaker(row, self.required_speech_s)
         if speaker.status == "opted_out":
             raise SpeakerOptedOut(speaker_id)
         if speaker.status == "enrolling":
@@ -359,7 +344,9 @@ class Store:
         return Template(vector, stored["enrollments"], stored["net_speech_s"], model_sha256)
 
     def _speaker(self, connection: Connection, tenant: str, speaker_id: str) -> Speaker:
-        return rows.as_speaker(rows.speaker_row(connection, tenant, speaker_id), self.required_speech_s)
+        return speakers.as_speaker(
+            speakers.speaker_row(connection, tenant, speaker_id), self.required_speech_s
+        )
 
     @contextmanager
     def _write(self, tenant: str) -> Iterator[Keychain]:

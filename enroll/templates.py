@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterable, Mapping
 
+from sayso.enroll.db.sql import Connection
 from sayso.enroll.decision import score
 from sayso.enroll.errors import InvalidEmbedding
-from sayso.enroll.sql import Connection
+from sayso.enroll.secrets.vault import Keychain, embedding_context, template_context
 from sayso.enroll.types import Vector
-from sayso.enroll.vault import Keychain, embedding_context, template_context
 from sayso.enroll.vectors import from_blob, from_text, mean_direction, to_blob, to_text
 
 HALF_ROUNDING = 1e-3  # more than half precision can move one value of a unit vector

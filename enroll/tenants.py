@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sayso.enroll.audit import AuditLog
+from sayso.enroll.db.sql import Connection, Database
 from sayso.enroll.erasure import erase_speaker, note_erasure
 from sayso.enroll.errors import TenantNotFound
 from sayso.enroll.fields import checked_id
-from sayso.enroll.sealing import MasterKey, header
-from sayso.enroll.sql import Connection, Database
-from sayso.enroll.vault import Vault, embedding_context, recording_context, template_context
+from sayso.enroll.secrets.audit import AuditLog
+from sayso.enroll.secrets.sealing import MasterKey, header
+from sayso.enroll.secrets.vault import Vault, embedding_context, recording_context, template_context
 
 _SPEAKERS_AT_ONCE = 100
 _VALUES_AT_ONCE = 200

@@ -8,8 +8,8 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 
-from sayso.enroll.audit import actor
-from sayso.enroll.keys import ApiKey
+from sayso.enroll.secrets.audit import actor
+from sayso.service.access.keys import ApiKey
 from sayso.service.engine import Engine
 from sayso.service.errors import ServiceError
 from sayso.service.work import engine_of
@@ -21,7 +21,7 @@ def authorized(engine: Engine, text: str | None, scope: str | None = None) -> Ap
     """The key of this text, which holds the scope; raises a 401, 403 or 429 otherwise."""
     if not text:
         raise ServiceError(401, "key_missing", "send an API key as `Authorization: Bearer <key>`", CHALLENGE)
-    key = engine.store.keys.authenticate(text)
+    key = engine.keys.authenticate(text)
     if key is None:
         raise ServiceError(401, "key_invalid", "this API key is unknown, expired or revoked", CHALLENGE)
     engine.rates.take(key.id)
@@ -30,7 +30,7 @@ def authorized(engine: Engine, text: str | None, scope: str | None = None) -> Ap
 
 async def authorized_aside(engine: Engine, text: str | None, scope: str | None = None) -> ApiKey:
     """`authorized`, beside the event loop where a server is asked for it and may be away."""
-    if engine.store.database.shared:
+    if engine.keys.asks_a_server:
         return await run_in_threadpool(authorized, engine, text, scope)
     return authorized(engine, text, scope)
 

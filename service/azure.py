@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from sayso.enroll.audit import actor
 from sayso.enroll.errors import EnrollError, SpeakerNotFound
-from sayso.enroll.keys import ApiKey
+from sayso.enroll.secrets.audit import actor
 from sayso.enroll.types import Speaker
 from sayso.runtime.errors import RuntimeFault
 from sayso.service import errors
+from sayso.service.access.keys import ApiKey
 from sayso.service.auth import authorized_aside
 from sayso.service.errors import RETRY_AFTER, ServiceError, shown, status_of
 from sayso.service.uploads import MAX_NAME, recordings

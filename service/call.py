@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from starlette.requests import ClientDisconnect
 
-from sayso.enroll.keys import ApiKey
 from sayso.runtime.errors import TookTooLong
 from sayso.service import spans
+from sayso.service.access.keys import ApiKey
 from sayso.service.settings import Settings
 
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sayso.enroll.attempts import AttemptLimits
 from sayso.enroll.decision import decide_identify, decide_verify, score
 from sayso.enroll.errors import AttemptsDelayed, SpeakerLocked, SpeakerOptedOut, StoreCorrupt
-from sayso.enroll.index import index_of
+from sayso.enroll.search.index import index_of
 from sayso.enroll.types import NewEnrollment
 from sayso.runtime.audio import SAMPLE_RATE, Recording, Samples, decode, encode
 from sayso.runtime.buckets import SIZES
@@ -25,6 +24,10 @@ from sayso.runtime.embedder import Embedding
 from sayso.runtime.session import CPU, available_cores
 from sayso.runtime.speech import QualityLimits, SpeechDetector, SpeechReport
 from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.access.answers import Answers
+from sayso.service.access.attempts import AttemptLimits, Attempts
+from sayso.service.access.keys import KeyRing
+from sayso.service.access.shared_buckets import shared_buckets
 from sayso.service.call import Call
 from sayso.service.errors import ServiceError
 from sayso.service.limits import RateLimits
@@ -82,7 +85,10 @@ class Engine:
         busy = cores + SPARE_TURNS
         self.turns = min(self.places, busy if on_cpu else max(busy, LARGEST_BATCH))
         self.damage: list[str] = []  # of the store's file, as far as somebody had it checked
-        self.rates = RateLimits(settings.rate_limit, settings.rate_burst, self.store.buckets)
+        self.rates = RateLimits(settings.rate_limit, settings.rate_burst, shared_buckets(self.store.database))
+        self.keys = KeyRing(self.store.database, self.store.vault)
+        self.answers = Answers(self.store.database)
+        self.attempts = Attempts(self.store.database)
         self._checking, self._checked_at = threading.Lock(), -READY_FOR_S
 
     @property
@@ -142,7 +148,7 @@ class Engine:
     def verify(self, call: Call, speaker_id: str, data: Audio, model_name: str | None = None) -> Verification:
         """Is this recording of that speaker?"""
         model = self.model(model_name)
-        policy, attempts, limits = model.decides(), self.store.attempts, self._limits(call)
+        policy, attempts, limits = model.decides(), self.attempts, self._limits(call)
         with call.stage("store"):
             template = self.store.template(call.tenant, speaker_id, model.embedder.sha256)
             attempts.admit(call.tenant, [speaker_id], call.attempt, limits)
@@ -185,7 +191,7 @@ class Engine:
         speakers is to guess at them, so a search among them that does not match is the nearest one's failure.
         """
         model = self.model(model_name)
-        policy, attempts, limits = model.decides(), self.store.attempts, self._limits(call)
+        policy, attempts, limits = model.decides(), self.attempts, self._limits(call)
         barred: frozenset[str] = frozenset()
         with call.stage("store"):
             if among is None:

@@ -54,7 +54,7 @@ async def _once(
         raise ServiceError(
             422, "idempotency_key_invalid", f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters"
         )
-    store, caller = engine_of(request).store, await bearer(request)
+    answers, caller = engine_of(request).answers, await bearer(request)
     request.app.state.admission.check()
     fingerprint = await run_in_threadpool(_fingerprint, request, await request.body())
     scope = caller.id
@@ -66,14 +66,14 @@ async def _once(
         )
     busy.add((scope, key))
     try:
-        kept = await run_in_threadpool(store.answers.answer, scope, key, fingerprint)
+        kept = await run_in_threadpool(answers.answer, scope, key, fingerprint)
         if kept is not None:
             return Response(kept.body, kept.status, {"Idempotent-Replayed": "true"}, "application/json")
         response = await handle(request)
         if response.status_code < 300:
             body, about = bytes(response.body), request.path_params.get("speaker_id")
             kept_as = (caller.tenant, scope, key, fingerprint, response.status_code, body, about)
-            await run_in_threadpool(store.answers.remember, *kept_as)
+            await run_in_threadpool(answers.remember, *kept_as)
         return response
     finally:
         busy.discard((scope, key))

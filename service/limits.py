@@ -6,7 +6,7 @@ import math
 import threading
 import time
 
-from sayso.enroll.opening import Buckets
+from sayso.service.access.shared_buckets import Buckets
 from sayso.service.errors import ServiceError
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from sayso.enroll.attempts import AttemptLimits
-from sayso.enroll.masterkey import KeyFile, KeySource, KeyText
-from sayso.enroll.opening import is_postgres
+from sayso.enroll.db.address import is_postgres
+from sayso.enroll.secrets.master_key import KeyFile, KeySource, KeyText
 from sayso.enroll.store import KEY_FILE, Store
+from sayso.service.access.attempts import AttemptLimits
 
 SHIPPED_MODELS = Path(str(files("sayso.runtime") / "weights"))
 

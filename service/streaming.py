@@ -22,13 +22,13 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from sayso.enroll.audit import actor
 from sayso.enroll.errors import EnrollError
-from sayso.enroll.keys import ApiKey
+from sayso.enroll.secrets.audit import actor
 from sayso.runtime.audio import Recording
 from sayso.runtime.errors import Overloaded, RuntimeFault
 from sayso.runtime.live import LiveRecording
 from sayso.service import errors
+from sayso.service.access.keys import ApiKey
 from sayso.service.auth import authorized
 from sayso.service.call import Call
 from sayso.service.engine import Engine

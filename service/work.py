@@ -11,8 +11,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from sayso.enroll.keys import ApiKey
 from sayso.runtime.errors import Overloaded, TookTooLong
+from sayso.service.access.keys import ApiKey
 from sayso.service.call import Call
 from sayso.service.engine import Engine
 from sayso.service.uploads import ATTEMPT

@@ -21,8 +21,8 @@ from sayso.cli import (
     tenants,
     train,
 )
-from sayso.enroll.audit import actor
 from sayso.enroll.errors import EnrollError
+from sayso.enroll.secrets.audit import actor
 from sayso.runtime.errors import RuntimeFault
 from sayso.service.errors import ServiceError
 

@@ -19,13 +19,14 @@ import typer
 from sayso.cli import common
 from sayso.cli.common import AsJson
 from sayso.enroll import clock
+from sayso.enroll.db.lock import holder
 from sayso.enroll.errors import EnrollError
-from sayso.enroll.index import index_of
-from sayso.enroll.lock import holder
+from sayso.enroll.search.index import index_of
 from sayso.enroll.store import KEY_FILE, Store
 from sayso.runtime.errors import RuntimeFault
 from sayso.runtime.session import CPU, CUDA, available_cores, cuda_driver_present
 from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.access.keys import KeyRing
 from sayso.service.errors import ServiceError
 from sayso.service.metrics import Metrics
 from sayso.service.served import ServedModel, load_models
@@ -220,7 +221,11 @@ def _outdated(store: Store, served: dict[str, ServedModel]) -> Iterator[Finding]
 
 def _api_keys(store: Store, chosen: Settings) -> Iterator[Finding]:
     now, soon = clock.stamp(clock.now()), clock.stamp(clock.now() + _KEY_SOON)
-    valid = [k for k in store.keys.list_keys() if k.revoked_at is None and (k.expires_at or "~") > now]
+    valid = [
+        k
+        for k in KeyRing(store.database, store.vault).list_keys()
+        if k.revoked_at is None and (k.expires_at or "~") > now
+    ]
     if not valid and chosen.admin_key is None:
         yield Finding("API keys", "broken", "none is valid", "sayso keys create --scope admin")
         return

@@ -11,10 +11,15 @@ import typer
 
 from sayso.cli import common
 from sayso.cli.common import AsJson
-from sayso.enroll.keys import SCOPES, ApiKey
-from sayso.enroll.masterkey import KeyFile
+from sayso.enroll.secrets.master_key import KeyFile
+from sayso.enroll.store import Store
+from sayso.service.access.keys import SCOPES, ApiKey, KeyRing
 
 app = typer.Typer(help="Create, list and revoke API keys; rotate the master key.", no_args_is_help=True)
+
+
+def _keys(store: Store) -> KeyRing:
+    return KeyRing(store.database, store.vault)
 
 
 def _facts(key: ApiKey) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def create(
     """
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     with common.store() as store:
-        key, text = store.keys.create_key(
+        key, text = _keys(store).create_key(
             tenant, scope or ["read", "enroll", "verify", "scores"], label, expires
         )
     common.show({**_facts(key), "key": text}, as_json, text)
@@ -45,7 +50,7 @@ def create(
 def list_(as_json: AsJson = False) -> None:
     """List keys; their texts are not kept."""
     with common.store() as store:
-        keys = store.keys.list_keys()
+        keys = _keys(store).list_keys()
     lines = [
         f"{k.id}\t{k.tenant}\t{','.join(sorted(k.scopes))}\t{k.label}\t"
         f"{'revoked ' + k.revoked_at if k.revoked_at else 'expires ' + (k.expires_at or 'never')}"
@@ -61,7 +66,7 @@ def revoke(
 ) -> None:
     """Revoke a key at once."""
     with common.store() as store:
-        key = store.keys.revoke_key(key_id)
+        key = _keys(store).revoke_key(key_id)
     common.show(_facts(key), as_json, f"revoked {key.id}")
 
 
@@ -73,7 +78,7 @@ def rotate(
 ) -> None:
     """Make a key's successor, with the same tenant and scopes; the old one works a while longer."""
     with common.store() as store:
-        key, text = store.keys.rotate_key(key_id, timedelta(hours=hours))
+        key, text = _keys(store).rotate_key(key_id, timedelta(hours=hours))
     common.show({**_facts(key), "key": text}, as_json, text)
 
 

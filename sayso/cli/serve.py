@@ -11,10 +11,10 @@ import typer
 import uvicorn
 
 from sayso.cli import common
+from sayso.enroll.db.lock import only_server
 from sayso.enroll.errors import InvalidField, StoreUnavailable
-from sayso.enroll.keys import SCOPES, KeyRing
-from sayso.enroll.lock import only_server
 from sayso.service import logs
+from sayso.service.access.keys import SCOPES, KeyRing
 from sayso.service.app import create_app
 from sayso.service.connection import guarded
 from sayso.service.drain import GRACE_S, DrainingServer
@@ -68,16 +68,14 @@ def _serve(chosen: Settings) -> None:
     )
     try:
         checking = threading.Thread(target=_check_file, args=(engine,), name="file check", daemon=True)
-        if not engine.store.database.shared:
-            checking.start()
+        checking.start()
         engine.index.warm()
-        if not engine.store.database.shared:
-            # A large file takes longer to read than a start may. Until it is read, what is damaged in it
-            # gives errors, never wrong answers: every vector is sealed.
-            checking.join(_CHECK_S)
+        # A large file takes longer to read than a start may. Until it is read, what is damaged in it gives
+        # errors, never wrong answers: every vector is sealed.
+        checking.join(_CHECK_S)
         engine.check()
         listening = config.bind_socket()  # before anything is promised
-        _announce(engine, chosen, _first_key(engine.store.keys, chosen))
+        _announce(engine, chosen, _first_key(engine.keys, chosen))
     except BaseException:
         engine.close()
         raise

@@ -12,8 +12,9 @@ import typer
 
 from sayso.cli import common
 from sayso.cli.common import AsJson, ModelName, Tenant
-from sayso.enroll.transfer import export_speakers, import_speakers
+from sayso.enroll.moving.transfer import export_speakers, import_speakers
 from sayso.runtime.model_file import network_sha256
+from sayso.service.access.attempts import Attempts
 from sayso.service.schemas import SpeakerOut, SpeakerPage
 from sayso.service.upkeep import reembed
 
@@ -121,7 +122,7 @@ def reembed_(as_json: AsJson = False) -> None:
 def unlock(speaker_id: SpeakerId, tenant: Tenant = "default", as_json: AsJson = False) -> None:
     """Forget the failed attempts on a speaker, so that they can be verified again at once."""
     with common.store() as store:
-        store.attempts.unlock(tenant, speaker_id)
+        Attempts(store.database).unlock(tenant, speaker_id)
     common.show({"unlocked": speaker_id}, as_json, f"unlocked {speaker_id}")
 
 

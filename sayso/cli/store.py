@@ -13,8 +13,9 @@ import typer
 from sayso.cli import common
 from sayso.cli.common import AsJson
 from sayso.enroll.errors import BackupRefused
-from sayso.enroll.index import index_of
-from sayso.enroll.restore import restore_backup
+from sayso.enroll.moving.backup import make_backup
+from sayso.enroll.moving.restore import restore_backup
+from sayso.enroll.search.index import index_of
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +37,7 @@ def backup(
 ) -> None:
     """Copy the store to a file, also while the service runs. The master key is not in it."""
     with common.store() as store, _progress("pages") as advance:
-        made = store.backup(file, advance)
+        made = make_backup(store, file, advance)
     text = (
         f"{made.path}: complete and checked. It opens with master key {made.master_key}, which is not in it."
     )

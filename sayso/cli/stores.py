@@ -12,10 +12,10 @@ from rich.progress import TaskID
 
 from sayso.cli import common
 from sayso.cli.common import AsJson
-from sayso.enroll.copying import copy_store, differing_answers
+from sayso.enroll.db.address import is_postgres, open_database
 from sayso.enroll.errors import CopyRefused, InvalidField
-from sayso.enroll.index import index_of
-from sayso.enroll.opening import is_postgres, open_database
+from sayso.enroll.moving.copying import copy_store, differing_answers
+from sayso.enroll.search.index import index_of
 from sayso.enroll.store import Store
 
 app = typer.Typer(help="Copy the store to another database; index large tenants there.", no_args_is_help=True)
@@ -71,7 +71,7 @@ def index(
 
     Without one, every search scans the tenant's templates and is exact.
     """
-    from sayso.enroll.postgres.search import PostgresIndex  # needs the extra
+    from sayso.enroll.search.postgres import PostgresIndex  # needs the extra
 
     with common.settings().open_store(patient=True) as store:
         searching = index_of(store)

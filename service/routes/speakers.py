@@ -97,7 +97,7 @@ def export(request: Request, key: Administrator, speaker_id: str) -> dict[str, A
 @router.post("/{speaker_id}/unlock", status_code=204, summary="Unlock a speaker")
 def unlock(request: Request, key: Enroller, speaker_id: str) -> Response:
     """Forget the failed attempts on a speaker, so that they can be verified again at once."""
-    engine_of(request).store.attempts.unlock(key.tenant, speaker_id)
+    engine_of(request).attempts.unlock(key.tenant, speaker_id)
     return Response(status_code=204)
 
 

@@ -12,7 +12,7 @@ from sayso.bench.filling import NET_SPEECH_S, filling
 from sayso.bench.search import Found, Row, measure, table
 from sayso.bench.voices import Voices
 from sayso.cli import app
-from sayso.enroll.index import SpeakerIndex
+from sayso.enroll.search.index import SpeakerIndex
 from sayso.enroll.store import Store
 from sayso.service.settings import SHIPPED_MODELS
 

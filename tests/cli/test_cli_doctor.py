@@ -14,10 +14,11 @@ from process import Run
 from sayso.cli import doctor
 from sayso.cli.doctor import Finding, examine
 from sayso.enroll import clock
-from sayso.enroll.keys import SCOPES
-from sayso.enroll.lock import only_server
+from sayso.enroll.db.lock import only_server
+from sayso.enroll.moving.backup import make_backup
 from sayso.enroll.store import Store
 from sayso.runtime.card import read_card, write_card
+from sayso.service.access.keys import SCOPES, KeyRing
 from sayso.service.settings import SHIPPED_MODELS, Settings
 
 MODEL = SHIPPED_MODELS / "nested.onnx"
@@ -46,7 +47,7 @@ def only(found: dict[str, list[Finding]], what: str) -> tuple[str, str, str | No
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "sayso.db", 10.0) as store:
-        store.keys.create_key("default", SCOPES, "first")
+        KeyRing(store.database, store.vault).create_key("default", SCOPES, "first")
         yield store
 
 
@@ -69,7 +70,7 @@ def test_what_is_broken_ends_with_1(run: Run, monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_a_store_in_use_is_looked_into(store: Store, tmp_path: Path) -> None:
-    store.backup(tmp_path / "backup.db")
+    make_backup(store, tmp_path / "backup.db")
     with only_server(tmp_path / "sayso.db", "http://127.0.0.1:8000"):
         found = look(tmp_path)
     states = {one.state for ones in found.values() for one in ones}
@@ -83,7 +84,9 @@ def test_a_store_in_use_is_looked_into(store: Store, tmp_path: Path) -> None:
 
 def test_keys_and_backups_that_need_somebody(store: Store, tmp_path: Path) -> None:
     soon = clock.now() + timedelta(days=3)
-    key, _ = store.keys.create_key("default", ("verify",), "the door", expires_at=soon)
+    key, _ = KeyRing(store.database, store.vault).create_key(
+        "default", ("verify",), "the door", expires_at=soon
+    )
     (tmp_path / "master.key").chmod(0o644)
     found = look(tmp_path)
     assert found["API keys"][1].fix == f"sayso keys rotate {key.id} --hours 24"

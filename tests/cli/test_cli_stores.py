@@ -9,7 +9,7 @@ from enroll_samples import MODEL, recording
 from pgserver import MASTER_KEY, Server, serving
 from process import Run
 
-from sayso.enroll.masterkey import KeyText
+from sayso.enroll.secrets.master_key import KeyText
 from sayso.enroll.store import Store
 
 

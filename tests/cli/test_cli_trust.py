@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from process import Run
 
-from sayso.enroll.masterkey import KeyFile
+from sayso.enroll.secrets.master_key import KeyFile
 from sayso.enroll.store import Store
 from sayso.enroll.types import NewEnrollment
 

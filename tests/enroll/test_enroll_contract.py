@@ -13,7 +13,6 @@ import pytest
 from enroll_samples import MODEL, REQUIRED_S, normalised, recording, unit
 
 from sayso.enroll import clock
-from sayso.enroll.attempts import AttemptLimits
 from sayso.enroll.decision import score
 from sayso.enroll.errors import (
     AttemptsDelayed,
@@ -23,8 +22,11 @@ from sayso.enroll.errors import (
     SpeakerNotFound,
     TenantNotFound,
 )
-from sayso.enroll.index import Index, index_of
+from sayso.enroll.search.index import Index, index_of
 from sayso.enroll.store import Store
+from sayso.service.access.answers import Answers
+from sayso.service.access.attempts import AttemptLimits, Attempts
+from sayso.service.access.keys import KeyRing
 
 Opener = Callable[..., Store]
 LIMITS = AttemptLimits(delay_after=2, delay_s=30.0, lock_after=4, replay_days=30.0)
@@ -61,39 +63,43 @@ def test_failures_delay_and_then_lock_whichever_store_counts_them(
     enrol(store, "alice", 1)
     with opened() as other:
         for turn, counting in enumerate((store, other)):
-            counting.attempts.admit("t", ["alice"], "next", LIMITS)
-            counting.attempts.failed("t", "alice", f"a{turn}", LIMITS)
-            counting.attempts.failed("t", "alice", f"a{turn}", LIMITS)  # the same attempt counts once
+            Attempts(counting.database).admit("t", ["alice"], "next", LIMITS)
+            Attempts(counting.database).failed("t", "alice", f"a{turn}", LIMITS)
+            Attempts(counting.database).failed(
+                "t", "alice", f"a{turn}", LIMITS
+            )  # the same attempt counts once
         with pytest.raises(AttemptsDelayed):
-            store.attempts.admit("t", ["alice"], "next", LIMITS)
+            Attempts(store.database).admit("t", ["alice"], "next", LIMITS)
         for turn in range(2, 4):
             later = start + timedelta(seconds=turn * LIMITS.delay_s)
             monkeypatch.setattr(clock, "now", lambda moment=later: moment)
-            other.attempts.failed("t", "alice", f"a{turn}", LIMITS)
+            Attempts(other.database).failed("t", "alice", f"a{turn}", LIMITS)
         with pytest.raises(SpeakerLocked):
-            store.attempts.admit("t", ["alice"], "next", LIMITS)
-        assert other.attempts.barred("t", "next", LIMITS) == {"alice"}
-        assert store.attempts.barred("u", "next", LIMITS) == frozenset()
-        store.attempts.unlock("t", "alice")
-        other.attempts.admit("t", ["alice"], "next", LIMITS)
+            Attempts(store.database).admit("t", ["alice"], "next", LIMITS)
+        assert Attempts(other.database).barred("t", "next", LIMITS) == {"alice"}
+        assert Attempts(store.database).barred("u", "next", LIMITS) == frozenset()
+        Attempts(store.database).unlock("t", "alice")
+        Attempts(other.database).admit("t", ["alice"], "next", LIMITS)
 
 
 def test_a_recording_is_good_once_in_all_stores(store: Store, opened: Opener) -> None:
     enrol(store, "alice", 1)
     free = replace(LIMITS, delay_after=0, lock_after=0)
     with opened() as other:
-        store.attempts.succeeded("t", "alice", "verify", b"sound", "a1", free)
-        other.attempts.succeeded("t", "alice", "verify", b"sound", "a1", free)  # the same attempt
-        other.attempts.succeeded("t", "alice", "identify", b"sound", "a2", free)
+        Attempts(store.database).succeeded("t", "alice", "verify", b"sound", "a1", free)
+        Attempts(other.database).succeeded("t", "alice", "verify", b"sound", "a1", free)  # the same attempt
+        Attempts(other.database).succeeded("t", "alice", "identify", b"sound", "a2", free)
         with pytest.raises(RecordingReplayed):
-            other.attempts.succeeded("t", "alice", "verify", b"sound", "a3", free)
+            Attempts(other.database).succeeded("t", "alice", "verify", b"sound", "a3", free)
         store.add_enrollment("t", "alice", recording(2, digest=b"enrolled"), "e2")
         with pytest.raises(RecordingReplayed):
-            other.attempts.succeeded("t", "alice", "verify", b"enrolled", "a4", free)
+            Attempts(other.database).succeeded("t", "alice", "verify", b"enrolled", "a4", free)
         store.delete_enrollment("t", "alice", "e2")
-        other.attempts.succeeded("t", "alice", "verify", b"enrolled", "a5", free)
+        Attempts(other.database).succeeded("t", "alice", "verify", b"enrolled", "a5", free)
         store.delete_speaker("t", "alice")
-        other.attempts.succeeded("t", "alice", "verify", b"sound", "a6", free)  # nobody to remember it for
+        Attempts(other.database).succeeded(
+            "t", "alice", "verify", b"sound", "a6", free
+        )  # nobody to remember it for
 
 
 def test_one_of_many_writers_creates_a_speaker(store: Store, opened: Opener) -> None:
@@ -145,20 +151,23 @@ def test_the_first_of_answers_given_at_once_stands(store: Store, opened: Opener)
     with opened() as other, ThreadPoolExecutor(6) as pool:
 
         def remember(turn: int) -> None:
-            (store, other)[turn % 2].answers.remember("t", "k", "key", "f", 200, str(turn).encode())
+            Answers((store, other)[turn % 2].database).remember("t", "k", "key", "f", 200, str(turn).encode())
 
         list(pool.map(remember, range(6)))
-        first, second = store.answers.answer("k", "key", "f"), other.answers.answer("k", "key", "f")
+        first, second = (
+            Answers(store.database).answer("k", "key", "f"),
+            Answers(other.database).answer("k", "key", "f"),
+        )
         assert first is not None
         assert first == second
 
 
 def test_a_revoked_key_is_useless_everywhere_at_once(store: Store, opened: Opener) -> None:
-    key, text = store.keys.create_key("t", ["read"], "one")
+    key, text = KeyRing(store.database, store.vault).create_key("t", ["read"], "one")
     with opened() as other:
-        assert other.keys.authenticate(text) == key
-        store.keys.revoke_key(key.id)
-        assert other.keys.authenticate(text) is None
+        assert KeyRing(other.database, other.vault).authenticate(text) == key
+        KeyRing(store.database, store.vault).revoke_key(key.id)
+        assert KeyRing(other.database, other.vault).authenticate(text) is None
 
 
 def test_a_restart_changes_nothing(opened: Opener) -> None:
@@ -166,12 +175,12 @@ def test_a_restart_changes_nothing(opened: Opener) -> None:
         for seed in range(5):
             enrol(store, f"s{seed}", seed)
         store.update_speaker("t", "s3", status="opted_out")
-        store.attempts.failed("t", "s1", "a", LIMITS)
+        Attempts(store.database).failed("t", "s1", "a", LIMITS)
         store.audit.note("verify", "t", "s1", decision="reject")
         before = store.speakers("t"), index_of(store).search("t", MODEL, unit(2), 5)
     with opened() as store:
         assert (store.speakers("t"), index_of(store).search("t", MODEL, unit(2), 5)) == before
-        assert store.attempts.barred("t", "b", AttemptLimits(1, 30.0, 0, 0)) == {"s1"}
+        assert Attempts(store.database).barred("t", "b", AttemptLimits(1, 30.0, 0, 0)) == {"s1"}
         assert store.audit.verify().broken is None
         assert store.audit.events()[-1].event == "verify"
         assert store.check() == store.check_templates() == []
@@ -180,10 +189,10 @@ def test_a_restart_changes_nothing(opened: Opener) -> None:
 def test_a_deleted_tenant_leaves_the_others(store: Store, index: Index) -> None:
     enrol(store, "alice", 1)
     enrol(store, "bob", 2, "u")
-    text = store.keys.create_key("t", ["read"], "one")[1]
+    text = KeyRing(store.database, store.vault).create_key("t", ["read"], "one")[1]
     assert store.tenants.delete("t") == 1
     assert [tenant.name for tenant in store.tenants.list() if tenant.speakers] == ["u"]
-    assert store.keys.authenticate(text) is None
+    assert KeyRing(store.database, store.vault).authenticate(text) is None
     assert index.search("t", MODEL, unit(1), 5) == ([], 0)
     assert index.search("u", MODEL, unit(2), 5)[1] == 1
     with pytest.raises(TenantNotFound):
@@ -240,5 +249,5 @@ def test_ids_and_cursors_follow_bytes_not_a_language(store: Store, index: Index)
 
 @pytest.mark.embedded
 def test_the_package_is_not_needed_for_an_embedded_store() -> None:
-    code = "import sayso.enroll.store, sayso.enroll.index, sys; sys.exit('psycopg' in sys.modules)"
+    code = "import sayso.enroll.store, sayso.enroll.search.index, sys; sys.exit('psycopg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,11 +10,11 @@ import pytest
 from enroll_samples import MODEL, REQUIRED_S, recording, unit
 from pgserver import MASTER_KEY, Server
 
-from sayso.enroll.attempts import AttemptLimits
-from sayso.enroll.database import Database, SqliteConnection
-from sayso.enroll.index import SpeakerIndex
-from sayso.enroll.masterkey import KeyText
+from sayso.enroll.db.sqlite import Database, SqliteConnection
+from sayso.enroll.search.index import SpeakerIndex
+from sayso.enroll.secrets.master_key import KeyText
 from sayso.enroll.store import Store
+from sayso.service.access.attempts import AttemptLimits, Attempts
 
 MANY = 20_000
 LIMITS = AttemptLimits(delay_after=2, delay_s=3600.0, lock_after=4, replay_days=30.0)
@@ -63,7 +63,7 @@ def crowd(store: Store, count: int, failures: int = 0) -> None:
 
 def calls_of(store: Store, index: SpeakerIndex) -> dict[str, Callable[[], object]]:
     """The store's part of verify and identify."""
-    attempts = store.attempts
+    attempts = Attempts(store.database)
     return {
         "template": lambda: store.template("t", "alice", MODEL),
         "admit one": lambda: attempts.admit("t", ["alice"], "next", LIMITS),
@@ -130,10 +130,10 @@ def test_a_server_scans_no_speakers_for_verify_and_identify(
         before = rows_scanned()
         for _ in range(8):  # beyond psycopg's threshold for prepared statements, with their generic plans
             store.template("t", "alice", MODEL)
-            store.attempts.admit("t", ["alice"], "next", LIMITS)
-            store.attempts.barred("t", "next", LIMITS)
-            store.attempts.failed("t", "alice", "a", LIMITS)
-            store.attempts.succeeded("t", "alice", "verify", b"voice", "a", LIMITS)
+            Attempts(store.database).admit("t", ["alice"], "next", LIMITS)
+            Attempts(store.database).barred("t", "next", LIMITS)
+            Attempts(store.database).failed("t", "alice", "a", LIMITS)
+            Attempts(store.database).succeeded("t", "alice", "verify", b"voice", "a", LIMITS)
         flush()
         assert rows_scanned() == before
 
@@ -146,7 +146,7 @@ def test_rotating_a_key_costs_as_much_for_each_value_in_a_large_tenant(
     for count in (100, 400):
         with Store(path.with_name(f"{count}.db"), REQUIRED_S) as store:
             with store.database.write() as connection:
-                keychain = store._vault.keychain(connection)
+                keychain = store.vault.keychain(connection)
                 connection.execute("INSERT INTO models VALUES (?, 4)", (MODEL,))
                 for number in range(1, count + 1):
                     connection.execute(

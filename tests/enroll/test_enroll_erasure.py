@@ -10,6 +10,7 @@ from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 from sayso.enroll.store import Store
 from sayso.enroll.types import Vector
 from sayso.enroll.vectors import to_blob
+from sayso.service.access.answers import Answers
 
 FRAGMENT = 16  # bytes: four numbers of a vector
 
@@ -43,7 +44,9 @@ def test_a_deleted_speaker_leaves_no_bytes(store: Store, path: Path) -> None:
     store.create_speaker("t", "alice", "Alice Anonymous", ["secretgroup"], {"note": "metadatanote"})
     store.add_enrollment("t", "alice", recording(0, REQUIRED_S, vectors), "enrollmentid")
     template = store.template("t", "alice", MODEL).vector
-    store.answers.remember("t", "t", "k", "f", 200, b'{"speaker_id":"alice","name":"Alice Anonymous"}')
+    Answers(store.database).remember(
+        "t", "t", "k", "f", 200, b'{"speaker_id":"alice","name":"Alice Anonymous"}'
+    )
     words = [b"alice", b"Alice Anonymous", b"secretgroup", b"metadatanote", b"enrollmentid"]
     assert all(word in bytes_in(path.parent) for word in words)
     sealed = sealed_in(store)

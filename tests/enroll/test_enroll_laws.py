@@ -21,8 +21,8 @@ from pgserver import MASTER_KEY, Server
 
 from sayso.enroll.decision import score
 from sayso.enroll.errors import EnrollError, ModelMismatch, SpeakerNotEnrolled, SpeakerOptedOut
-from sayso.enroll.index import index_of
-from sayso.enroll.masterkey import KeyText
+from sayso.enroll.search.index import index_of
+from sayso.enroll.secrets.master_key import KeyText
 from sayso.enroll.store import Store
 
 TENANTS = ("t", "u")

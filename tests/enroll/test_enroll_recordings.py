@@ -7,8 +7,8 @@ import pytest
 from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 
 from sayso.enroll.errors import InvalidEmbedding, ModelMismatch
-from sayso.enroll.index import index_of
 from sayso.enroll.recordings import Outdated
+from sayso.enroll.search.index import index_of
 from sayso.enroll.store import Store
 
 

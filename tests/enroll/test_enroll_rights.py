@@ -13,9 +13,10 @@ from enroll_samples import MODEL, OTHER_MODEL, REQUIRED_S, recording, unit
 
 from sayso.enroll import clock
 from sayso.enroll.errors import InvalidField, SpeakerExists, SpeakerNotFound, SpeakerOptedOut
-from sayso.enroll.index import index_of
+from sayso.enroll.search.index import index_of
 from sayso.enroll.store import Store
 from sayso.enroll.types import Consent
+from sayso.service.access.answers import Answers
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -157,7 +158,7 @@ def test_everything_about_a_speaker_is_given_out_and_that_is_logged(store: Store
     store.create_speaker("t", "alice", "Alice", ["g"], {"a": 1})
     vectors = {MODEL: unit(1), OTHER_MODEL: unit(2, 8)}
     store.add_enrollment("t", "alice", replace(recording(0, REQUIRED_S, vectors), recording=b"RIFF"), "e1")
-    store.answers.remember("t", "t", "k", "f", 200, b'{"speaker_id":"alice"}')
+    Answers(store.database).remember("t", "t", "k", "f", 200, b'{"speaker_id":"alice"}')
     store.audit.note("verify", "t", "alice", decision="reject")
     found = store.rights.everything_about("t", "alice")
     json.dumps(found)

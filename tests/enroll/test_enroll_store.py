@@ -18,6 +18,7 @@ from sayso.enroll.errors import (
     TooManyEnrollments,
 )
 from sayso.enroll.store import Store
+from sayso.service.access.answers import Answers
 
 Opener = Callable[..., Store]
 
@@ -235,7 +236,7 @@ def test_without_a_required_length_one_recording_is_still_needed(opened: Opener)
 def test_deleting_a_speaker_leaves_no_row_that_names_them(store: Store) -> None:
     store.create_speaker("t", "alice", groups=["g"])
     store.add_enrollment("t", "alice", recording(1, 10.0))
-    store.answers.remember("t", "t", "k", "f", 200, b'{"speaker_id":"alice"}')
+    Answers(store.database).remember("t", "t", "k", "f", 200, b'{"speaker_id":"alice"}')
     store.delete_speaker("t", "alice")
     with store._database.read() as connection:
         tables = ("speakers", "speaker_groups", "enrollments", "embeddings", "templates", "answers")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from enroll_samples import MODEL, REQUIRED_S, recording, unit
 
 from sayso.enroll.errors import SpeakerNotFound
-from sayso.enroll.index import index_of
+from sayso.enroll.search.index import index_of
 from sayso.enroll.store import Store
 
 ROUNDS = 25

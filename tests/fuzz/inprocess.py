@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 from sounds import encode
 
-from sayso.enroll.keys import SCOPES
 from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.access.keys import SCOPES
 from sayso.service.app import create_app
 from sayso.service.engine import Engine
 from sayso.service.metrics import Metrics
@@ -65,7 +65,7 @@ class Service:
         chosen = {"data_dir": folder / "data", "models": models, "rate_limit": 0, "threads": 1, **settings}
         self.engine = Engine(Settings(**chosen), Metrics())
         self.app = create_app(self.engine)
-        self.key = self.engine.store.keys.create_key("default", SCOPES, "fuzz")[1]
+        self.key = self.engine.keys.create_key("default", SCOPES, "fuzz")[1]
         self.loop = asyncio.new_event_loop()
         self.loop.run_until_complete(self._start())
         profile = {"id": PROFILE, "groups": ["azure-verification", "azure-identification"]}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from sayso.enroll.keys import SCOPES
+from sayso.service.access.keys import SCOPES
 from sayso.service.app import create_app
 from sayso.service.engine import Engine
 from sayso.service.metrics import Metrics
@@ -24,7 +24,7 @@ class Service:
         self.key = self.new_key("default")
 
     def new_key(self, tenant: str, scopes: tuple[str, ...] = SCOPES) -> str:
-        return self.engine.store.keys.create_key(tenant, scopes, "test")[1]
+        return self.engine.keys.create_key(tenant, scopes, "test")[1]
 
     def call(self, method: str, path: str, key: str | None = "", **kwargs: Any) -> Any:
         headers = dict(kwargs.pop("headers", {}))

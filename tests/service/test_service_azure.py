@@ -113,9 +113,9 @@ def test_verification_from_profile_to_deletion(parted: Any) -> None:
     enrolled = azure.enroll(profile["profileId"], voice_of("ann", 5, 16)).json()
     assert enrolled["enrollmentStatus"] == "Enrolled"
     parted.engine.index.warm()
-    assert [mirror for mirror in parted.engine.index._mirrors.values() if mirror._table._ids]
+    assert [mirror for mirror in parted.engine.index._mirrors.values() if mirror._roster._ids]
     assert azure.send("DELETE", f"/profiles/{profile['profileId']}").status_code == 204
-    assert not [mirror for mirror in parted.engine.index._mirrors.values() if mirror._table._ids]
+    assert not [mirror for mirror in parted.engine.index._mirrors.values() if mirror._roster._ids]
     assert azure.send("GET", f"/profiles/{profile['profileId']}").status_code == 404
 
 

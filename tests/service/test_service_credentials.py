@@ -11,7 +11,7 @@ from sounds import voice_of
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
-from sayso.enroll.keys import SCOPES
+from sayso.service.access.keys import SCOPES
 from sayso.service.streaming import Start
 
 # What each call needs. A route that is missing here fails the first test.
@@ -117,13 +117,13 @@ def peopled(service: Any) -> Any:
 def expired(service: Any) -> str:
     text: str
     past = datetime.now(UTC) - timedelta(seconds=1)
-    _, text = service.engine.store.keys.create_key("default", SCOPES, "old", past)
+    _, text = service.engine.keys.create_key("default", SCOPES, "old", past)
     return text
 
 
 def revoked(service: Any) -> str:
-    key, text = service.engine.store.keys.create_key("default", SCOPES, "lost")
-    service.engine.store.keys.revoke_key(key.id)
+    key, text = service.engine.keys.create_key("default", SCOPES, "lost")
+    service.engine.keys.revoke_key(key.id)
     return str(text)
 
 
@@ -269,7 +269,7 @@ def test_another_tenants_key_reaches_nobody(peopled: Any) -> None:
 def test_a_rotated_key_works_until_its_successor_has_taken_over(
     service: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = service.engine.store.keys
+    keys = service.engine.keys
     old, text = keys.create_key("default", ("read",), "door")
     new, successor = keys.rotate_key(old.id, timedelta(hours=1))
     assert (new.tenant, new.scopes, new.label) == (old.tenant, old.scopes, old.label)

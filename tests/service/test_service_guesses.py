@@ -73,7 +73,7 @@ def test_a_lock_outlives_the_process(make_service: Any) -> None:
 def test_a_success_starts_anew(make_service: Any) -> None:
     service = make_service(thresholds={"baseline": -1.0}, attempts_before_delay=2)
     service.enrolled("ann", *ANN)
-    attempts, limits = service.engine.store.attempts, service.engine.settings.attempt_limits
+    attempts, limits = service.engine.attempts, service.engine.settings.attempt_limits
     attempts.failed("default", "ann", "a", limits)
     for take in (3, 4):  # everything is accepted here
         assert guess(service, take=take).json()["decision"] == "accept"
@@ -192,13 +192,13 @@ def test_a_deleted_enrolment_is_forgotten_with_its_recording(service: Any) -> No
 
 
 def test_used_recordings_are_bounded(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sayso.enroll.attempts.KEPT_PER_SPEAKER", 3)
+    monkeypatch.setattr("sayso.service.access.attempts.KEPT_PER_SPEAKER", 3)
     clock = Clock(monkeypatch)
     service.post("/v1/speakers", json={"id": "ann"})
     limits = service.engine.settings.attempt_limits
     for i in range(10):
         clock.wait(1)
-        service.engine.store.attempts.succeeded("default", "ann", "verify", bytes([i]) * 32, f"{i}", limits)
+        service.engine.attempts.succeeded("default", "ann", "verify", bytes([i]) * 32, f"{i}", limits)
     with service.engine.store._database.read() as connection:
         assert connection.execute("SELECT COUNT(*) FROM used_recordings").fetchone()[0] == 3
 

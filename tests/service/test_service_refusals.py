@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from sounds import encode
 
-from sayso.enroll.keys import SCOPES
 from sayso.runtime.card import ModelCard, read_card, with_card
 from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.access.keys import SCOPES
 from sayso.service.settings import SHIPPED_MODELS
 
 RATE = 16_000
@@ -176,8 +176,8 @@ def routes(service: Any) -> list[tuple[str, str]]:
 
 
 def test_every_route_refuses_without_a_good_key(service: Any) -> None:
-    revoked, text = service.engine.store.keys.create_key("default", SCOPES, "old")
-    service.engine.store.keys.revoke_key(revoked.id)
+    revoked, text = service.engine.keys.create_key("default", SCOPES, "old")
+    service.engine.keys.revoke_key(revoked.id)
     guarded = routes(service)
     assert len(guarded) == 16
     for method, path in guarded:

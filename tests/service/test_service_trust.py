@@ -13,7 +13,8 @@ from process import Server
 from sounds import voice_of
 
 from sayso.enroll import clock
-from sayso.enroll.keys import SCOPES
+from sayso.enroll.moving.backup import make_backup
+from sayso.service.access.keys import SCOPES
 from sayso.service.settings import SHIPPED_MODELS, Settings
 from sayso.service.upkeep import reembed
 
@@ -62,12 +63,12 @@ def test_an_expired_speaker_is_gone(service: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_a_deletion_says_what_backups_hold(service: Any, tmp_path: Path) -> None:
     service.enrolled("ann", voice_of("ann", 1, 16))
-    service.engine.store.backup(tmp_path / "b.db")
+    make_backup(service.engine.store, tmp_path / "b.db")
     service.post("/v1/speakers", json={"id": "bob"})
     held = [service.call("DELETE", f"/v1/speakers/{n}").headers["Sayso-Backups"] for n in ("ann", "bob")]
     assert held == ["1", "0"]
     mirrors = service.engine.index._mirrors.values()
-    assert [mirror._table._ids for mirror in mirrors if mirror._table._ids] == []
+    assert [mirror._roster._ids for mirror in mirrors if mirror._roster._ids] == []
 
 
 def test_a_deleted_opt_out_stays_in_force(service: Any) -> None:
@@ -95,7 +96,7 @@ def test_decisions_and_changes_are_logged_with_their_key(service: Any) -> None:
     service.post("/v1/embeddings", content=voice_of("ann", 3))
     audit = service.engine.store.audit
     assert audit.verify().broken is None
-    key = next(k.id for k in service.engine.store.keys.list_keys())
+    key = next(k.id for k in service.engine.keys.list_keys())
     events = [event for event in audit.events() if event.actor == f"key:{key}"]
     assert [event.event for event in events] == [
         "speaker.created",
@@ -143,7 +144,7 @@ def test_a_recording_that_cannot_be_embedded_is_left_as_it_is(make_service: Call
     store.tenants.keep_recordings("default", True)
     service.enrolled("ann", voice_of("ann", 1, 16))
     with store._database.write() as connection:
-        keychain = store._vault.keychain(connection)
+        keychain = store.vault.keychain(connection)
         connection.execute(
             "DELETE FROM embeddings WHERE model_sha256 = ?", (service.engine.model("nested").embedder.sha256,)
         )

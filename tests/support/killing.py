@@ -32,8 +32,9 @@ import numpy as np
 from enroll_samples import MODEL, REQUIRED_S, normalised, recording, unit
 
 from sayso.enroll.errors import EnrollError
-from sayso.enroll.index import SpeakerIndex
-from sayso.enroll.masterkey import KeyFile
+from sayso.enroll.moving.backup import make_backup
+from sayso.enroll.search.index import SpeakerIndex
+from sayso.enroll.secrets.master_key import KeyFile
 from sayso.enroll.store import Store
 
 # A speaker's name and the ids of their enrolments; None where there is no such speaker.
@@ -187,7 +188,7 @@ def _operate(store: Store, path: Path, chance: random.Random) -> None:
             elif what == "backup":
                 target = path.with_name("backup.db")
                 target.unlink(missing_ok=True)
-                store.backup(target)
+                make_backup(store, target)
             else:
                 store.rights.expire()
 
@@ -310,7 +311,7 @@ def kill_many(kills: int, seed: int, folder: Path, disk: str | None = None) -> t
     chance, ledger, wrong = random.Random(seed), Ledger(), list[str]()
     with Faults(disk, folder) as faults:
         context = get_context("forkserver")
-        context.set_forkserver_preload(["sayso.enroll.store", "sayso.enroll.index", "enroll_samples"])
+        context.set_forkserver_preload(["sayso.enroll.store", "sayso.enroll.search.index", "enroll_samples"])
         path = faults.data / "sayso.db"
         head: tuple[int, str] | None = None
         with Store(path, REQUIRED_S):

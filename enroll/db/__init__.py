@@ -1,0 +1,1 @@
+"""The database under a store: SQLite or PostgreSQL, their tables, transactions, locks and files."""

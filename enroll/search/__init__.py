@@ -1,0 +1,1 @@
+"""The search for the nearest speakers: in this process's memory, or on the PostgreSQL server."""
