@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sayso.enroll import clock
 from sayso.enroll.db.sqlite import Database
 from sayso.enroll.secrets.master_key import KeyFile
-from sayso.enroll.secrets.vault import Keychain, Vault, embedding_context, template_context
+from sayso.enroll.secrets.transaction import Transaction, embedding_context, template_context
+from sayso.enroll.secrets.vault import Vault
 from sayso.enroll.store import KEY_FILE
 from sayso.enroll.vectors import to_blob
 
@@ -39,24 +40,23 @@ class Filling:
         now, first = clock.stamp(clock.now()), self._speakers + 1
         self._speakers += len(templates)
         numbers = range(first, self._speakers + 1)
-        with self._database.write() as connection:
-            keychain = self._vault.keychain(connection)
-            connection.executemany(
+        with self._vault.write() as transaction:
+            transaction.executemany(
                 "INSERT OR IGNORE INTO models VALUES (?, ?)", [(m, templates.shape[1]) for m in models]
             )
-            connection.executemany(
+            transaction.executemany(
                 "INSERT INTO speakers (number, tenant, id, metadata, enrollments, net_speech_s, revision,"
                 " created_at, updated_at) VALUES (?, ?, ?, '{}', ?, ?, ?, ?, ?)",
                 ((n, tenant, name(n), enrollments, NET_SPEECH_S, n, now, now) for n in numbers),
             )
             for model in models:
-                connection.executemany(
+                transaction.executemany(
                     "INSERT INTO templates VALUES (?, ?, ?, ?, ?)",
-                    _templates(keychain, tenant, model, zip(numbers, templates, strict=True), enrollments),
+                    _templates(transaction, tenant, model, zip(numbers, templates, strict=True), enrollments),
                 )
             for number, vector in zip(numbers, templates, strict=True) if enrollments else ():
-                _enrol(keychain, tenant, models, number, vector, enrollments, now)
-            connection.execute(
+                _enrol(transaction, tenant, models, number, vector, enrollments, now)
+            transaction.execute(
                 "INSERT INTO tenants (tenant, revision) VALUES (?, ?)"
                 " ON CONFLICT DO UPDATE SET revision = excluded.revision",
                 (tenant, self._speakers),
@@ -74,15 +74,19 @@ def filling(path: Path) -> closing[Filling]:
 
 
 def _templates(
-    keychain: Keychain, tenant: str, model: str, speakers: Iterable[tuple[int, Vectors]], enrollments: int
+    transaction: Transaction,
+    tenant: str,
+    model: str,
+    speakers: Iterable[tuple[int, Vectors]],
+    enrollments: int,
 ) -> Iterable[tuple[int, str, bytes, int, float]]:
     for number, vector in speakers:
-        sealed = keychain.seal(tenant, template_context(number, model), to_blob(vector))
+        sealed = transaction.seal(tenant, template_context(number, model), to_blob(vector))
         yield number, model, sealed, enrollments, NET_SPEECH_S
 
 
 def _enrol(
-    keychain: Keychain,
+    transaction: Transaction,
     tenant: str,
     models: Sequence[str],
     speaker: int,
@@ -92,11 +96,11 @@ def _enrol(
 ) -> None:
     for turn in range(enrollments):
         number = speaker * enrollments + turn
-        keychain.connection.execute(
+        transaction.execute(
             "INSERT INTO enrollments (number, speaker, id, net_speech_s, duration_s, snr_db, clipping,"
             " cohesion, created_at) VALUES (?, ?, ?, ?, ?, 20.0, 0.0, NULL, ?)",
             (number, speaker, f"e{turn}", NET_SPEECH_S / enrollments, NET_SPEECH_S, now),
         )
         for model in models:
-            sealed = keychain.seal(tenant, embedding_context(number, model), to_blob(vector))
-            keychain.connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (number, model, sealed))
+            sealed = transaction.seal(tenant, embedding_context(number, model), to_blob(vector))
+            transaction.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (number, model, sealed))

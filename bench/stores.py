@@ -25,7 +25,6 @@ from sayso.enroll.search.index import Index, index_of
 from sayso.enroll.search.postgres import PostgresIndex
 from sayso.enroll.secrets.master_key import KeyText
 from sayso.enroll.secrets.sealing import new_key
-from sayso.enroll.secrets.vault import Keychain
 from sayso.enroll.store import Store
 from sayso.enroll.templates import insert_templates
 
@@ -54,11 +53,11 @@ def fill(store: Store, tenant: str, drawn: Drawn, model: str = MODEL, first: int
     """Write a tenant's speakers, `s0000000` being the first, and their templates `[n, dim]` of a model."""
     for start in range(0, len(drawn), _BATCH):
         batch = drawn[start : start + _BATCH]
-        with store.database.write() as connection:
-            connection.execute(
+        with store.vault.write() as transaction:
+            transaction.execute(
                 "INSERT INTO models VALUES (?, ?) ON CONFLICT DO NOTHING", (model, batch.shape[1])
             )
-            revision = connection.execute(
+            revision = transaction.execute(
                 "INSERT INTO tenants (tenant, revision) VALUES (?, 1)"
                 " ON CONFLICT (tenant) DO UPDATE SET revision = tenants.revision + 1 RETURNING revision",
                 (tenant,),
@@ -66,18 +65,17 @@ def fill(store: Store, tenant: str, drawn: Drawn, model: str = MODEL, first: int
             rows = [
                 (tenant, f"s{first + start + place:07}", _SPEECH_S, revision) for place in range(len(batch))
             ]
-            connection.executemany(
+            transaction.executemany(
                 "INSERT INTO speakers (tenant, id, metadata, enrollments, net_speech_s, revision, created_at,"
                 " updated_at) VALUES (?, ?, '{}', 1, ?, ?, '', '')",
                 rows,
             )
-            numbers = connection.execute(
+            numbers = transaction.execute(
                 "SELECT number FROM speakers WHERE tenant = ? AND id BETWEEN ? AND ? ORDER BY id",
                 (tenant, rows[0][1], rows[-1][1]),
             ).fetchall()
-            keychain: Keychain = store.vault.keychain(connection)
             new = zip(numbers, batch, strict=True)
-            insert_templates(keychain, [(tenant, row[0], model, one, 1, _SPEECH_S) for row, one in new])
+            insert_templates(transaction, [(tenant, row[0], model, one, 1, _SPEECH_S) for row, one in new])
 
 
 def timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -4,22 +4,22 @@ import hashlib
 from collections.abc import Mapping
 
 from sayso.enroll import clock, templates
-from sayso.enroll.db.sql import Connection, Row
+from sayso.enroll.db.sql import Row
 from sayso.enroll.fields import is_id
-from sayso.enroll.secrets.vault import Keychain, recording_context
+from sayso.enroll.secrets.transaction import Transaction, recording_context
 from sayso.enroll.types import Enrollment, NewEnrollment, Vector
 
 
 def insert_enrollment(
-    keychain: Keychain,
+    transaction: Transaction,
     speaker: Row,
     enrollment_id: str,
     new: NewEnrollment,
     vectors: Mapping[str, Vector],
 ) -> Row:
     """Add one recording's row, its digest and its sealed `vectors` [dim] by model; returns the row."""
-    connection, number, tenant = keychain.connection, speaker["number"], speaker["tenant"]
-    row: Row = connection.execute(
+    transaction, number, tenant = transaction, speaker["number"], speaker["tenant"]
+    row: Row = transaction.execute(
         "INSERT INTO enrollments"
         " (speaker, id, net_speech_s, duration_s, snr_db, clipping, cohesion, created_at, digest)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
@@ -30,15 +30,15 @@ def insert_enrollment(
             new.duration_s,
             new.snr_db,
             new.clipping,
-            templates.cohesion(keychain, number, vectors),
+            templates.cohesion(transaction, number, vectors),
             clock.stamp(clock.now()),
             None if new.digest is None else salted_digest(tenant, speaker["id"], new.digest),
         ),
     ).fetchone()
-    templates.store_embeddings(keychain, tenant, row["number"], vectors)
-    if new.recording is not None and keeps_recordings(connection, tenant):
-        sealed = keychain.seal(tenant, recording_context(row["number"]), new.recording)
-        connection.execute("INSERT INTO recordings VALUES (?, ?)", (row["number"], sealed))
+    templates.store_embeddings(transaction, tenant, row["number"], vectors)
+    if new.recording is not None and keeps_recordings(transaction, tenant):
+        sealed = transaction.seal(tenant, recording_context(row["number"]), new.recording)
+        transaction.execute("INSERT INTO recordings VALUES (?, ?)", (row["number"], sealed))
     return row
 
 
@@ -47,17 +47,17 @@ def salted_digest(tenant: str, speaker_id: str, digest: bytes) -> bytes:
     return hashlib.sha256(f"{tenant}\n{speaker_id}\n".encode() + digest).digest()
 
 
-def keeps_recordings(connection: Connection, tenant: str) -> bool:
+def keeps_recordings(transaction: Transaction, tenant: str) -> bool:
     """Tell whether the tenant chose to keep recordings."""
-    row = connection.execute("SELECT keep_recordings FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
+    row = transaction.execute("SELECT keep_recordings FROM tenants WHERE tenant = ?", (tenant,)).fetchone()
     return row is not None and bool(row[0])
 
 
-def enrollment_row(connection: Connection, number: int, enrollment_id: str) -> Row | None:
+def enrollment_row(transaction: Transaction, number: int, enrollment_id: str) -> Row | None:
     """Return one enrolment of the speaker with this number."""
     if not is_id(enrollment_id):
         return None
-    row: Row | None = connection.execute(
+    row: Row | None = transaction.execute(
         "SELECT * FROM enrollments WHERE speaker = ? AND id = ?", (number, enrollment_id)
     ).fetchone()
     return row

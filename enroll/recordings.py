@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from sayso.enroll import clock, speakers, templates
-from sayso.enroll.db.sql import Database
-from sayso.enroll.secrets.audit import AuditLog
-from sayso.enroll.secrets.vault import Vault, recording_context
+from sayso.enroll.parts import Shared
+from sayso.enroll.secrets.transaction import recording_context
 from sayso.enroll.speakers import LIVING
 from sayso.enroll.types import Vector
 from sayso.enroll.vectors import checked_vector
@@ -26,14 +25,13 @@ class Outdated:
 class Recordings:
     """What a change of model asks for: who must enrol again, and what can be embedded from what is kept."""
 
-    def __init__(self, database: Database, vault: Vault, audit: AuditLog, required_speech_s: float) -> None:
-        self._database, self._vault, self._audit = database, vault, audit
-        self._required_speech_s = required_speech_s
+    def __init__(self, shared: Shared) -> None:
+        self._vault, self._required_speech_s = shared.vault, shared.required_speech_s
 
     def outdated(self, model_sha256: str) -> list[Outdated]:
         """Return the speakers who cannot be compared under this model though they are enrolled."""
-        with self._database.read() as connection:
-            found = connection.execute(
+        with self._vault.read() as transaction:
+            found = transaction.execute(
                 "SELECT tenant, id, (SELECT COUNT(*) = speakers.enrollments FROM enrollments"
                 "  JOIN recordings ON enrollment = enrollments.number WHERE enrollments.speaker ="
                 "  speakers.number) AS kept"
@@ -47,8 +45,8 @@ class Recordings:
 
     def to_embed(self, model_sha256: str) -> list[int]:
         """Return the numbers of the enrolments whose recording is kept and not embedded by this model."""
-        with self._database.read() as connection:
-            found = connection.execute(
+        with self._vault.read() as transaction:
+            found = transaction.execute(
                 "SELECT recordings.enrollment FROM recordings"
                 " JOIN enrollments ON enrollments.number = recordings.enrollment"
                 " JOIN speakers ON speakers.number = speaker"
@@ -60,19 +58,19 @@ class Recordings:
 
     def read(self, number: int) -> bytes | None:
         """Return a kept recording; None when it is gone. Raises SealBroken."""
-        with self._database.read() as connection:
-            row = connection.execute(
+        with self._vault.read() as transaction:
+            row = transaction.execute(
                 "SELECT sealed FROM recordings WHERE enrollment = ?", (number,)
             ).fetchone()
             if row is None:
                 return None
-            return self._vault.keychain(connection).open(recording_context(number), row["sealed"])
+            return transaction.open(recording_context(number), row["sealed"])
 
     def embedded(self, number: int, model_sha256: str, vector: Vector) -> bool:
         """Add what a model made of a kept recording; False when it is gone, or was embedded meanwhile."""
         checked = checked_vector(vector)
-        with self._database.write() as connection:
-            row = connection.execute(
+        with self._vault.write() as transaction:
+            row = transaction.execute(
                 "SELECT tenant, speaker FROM recordings"
                 " JOIN enrollments ON enrollments.number = recordings.enrollment"
                 " JOIN speakers ON speakers.number = speaker"
@@ -82,9 +80,8 @@ class Recordings:
             ).fetchone()
             if row is None:
                 return False
-            keychain = self._vault.keychain(connection)
-            templates.store_embeddings(keychain, row["tenant"], number, {model_sha256: checked})
-            templates.recompute(keychain, row["tenant"], row["speaker"])
-            speakers.touch(connection, row["tenant"], row["speaker"])
-            self._audit.append(keychain, "enrollment.reembedded", row["tenant"], model=model_sha256)
+            templates.store_embeddings(transaction, row["tenant"], number, {model_sha256: checked})
+            templates.recompute(transaction, row["tenant"], row["speaker"])
+            speakers.touch(transaction, row["tenant"], row["speaker"])
+            transaction.audit("enrollment.reembedded", row["tenant"], model=model_sha256)
             return True

@@ -5,45 +5,42 @@ from dataclasses import asdict
 from typing import Any
 
 from sayso.enroll import enrollments, erasure, fields, speakers
-from sayso.enroll.db.sql import Connection, Database, Row
-from sayso.enroll.secrets.audit import AuditLog
-from sayso.enroll.secrets.vault import Keychain, Vault, recording_context
+from sayso.enroll.db.sql import Row
+from sayso.enroll.parts import Shared
+from sayso.enroll.secrets.transaction import Transaction, recording_context
 from sayso.enroll.templates import column, read_embedding, read_template
 
 
 class Rights:
     """Opting out, expiry and export, in one store."""
 
-    def __init__(self, database: Database, vault: Vault, audit: AuditLog, required_speech_s: float) -> None:
-        self._database, self._vault, self._audit = database, vault, audit
-        self._required_speech_s = required_speech_s
+    def __init__(self, shared: Shared) -> None:
+        self._vault, self._audit = shared.vault, shared.audit
+        self._required_speech_s = shared.required_speech_s
 
     def opt_out(self, tenant: str, speaker_id: str) -> None:
         """Block an id, whether there is such a speaker or not. Raises InvalidField."""
         fields.checked_id("id", speaker_id)
-        with self._database.write(tenant) as connection:
-            keychain = self._vault.keychain(connection)
-            self._set_opted_out(keychain, tenant, speaker_id, out=True)
+        with self._vault.write(tenant) as transaction:
+            self._set_opted_out(transaction, tenant, speaker_id, out=True)
 
     def opt_in(self, tenant: str, speaker_id: str) -> None:
         """Withdraw an opt-out, with the person's consent. Raises InvalidField."""
         fields.checked_id("id", speaker_id)
-        with self._database.write(tenant) as connection:
-            keychain = self._vault.keychain(connection)
-            self._set_opted_out(keychain, tenant, speaker_id, out=False)
+        with self._vault.write(tenant) as transaction:
+            self._set_opted_out(transaction, tenant, speaker_id, out=False)
 
     def expire(self) -> int:
         """Erase the speakers whose time is over, bytes included; returns how many. They are hidden before."""
-        with self._database.read() as connection:
-            if not erasure.expired_rows(connection):
+        with self._vault.read() as transaction:
+            if not erasure.expired_rows(transaction):
                 return 0
-        with self._database.write() as connection:
-            keychain = self._vault.keychain(connection)
-            expired = erasure.expired_rows(connection)
+        with self._vault.write() as transaction:
+            expired = erasure.expired_rows(transaction)
             for row in expired:
-                erasure.erase_speaker(keychain, row)
-                self._audit.append(keychain, "speaker.expired", row["tenant"], row["id"])
-        self._database.purge()
+                erasure.erase_speaker(transaction, row)
+                transaction.audit("speaker.expired", row["tenant"], row["id"])
+        self._vault.database.purge()
         return len(expired)
 
     def everything_about(self, tenant: str, speaker_id: str) -> dict[str, Any]:
@@ -53,29 +50,28 @@ class Rights:
         answers kept for retries and audit entries. Raises SpeakerNotFound or SealBroken.
         """
         self._audit.flush()
-        with self._database.write(tenant) as connection:
-            row = speakers.speaker_row(connection, tenant, speaker_id)
-            keychain = self._vault.keychain(connection)
+        with self._vault.write(tenant) as transaction:
+            row = speakers.speaker_row(transaction, tenant, speaker_id)
             everything = {
                 "speaker": asdict(speakers.as_speaker(row, self._required_speech_s)),
-                "enrollments": _enrollments(keychain, row),
-                "templates": _templates(keychain, row["number"]),
-                "answers_for_retries": _answers(connection, tenant, speaker_id),
+                "enrollments": _enrollments(transaction, row),
+                "templates": _templates(transaction, row["number"]),
+                "answers_for_retries": _answers(transaction, tenant, speaker_id),
             }
-            self._audit.append(keychain, "speaker.exported", tenant, speaker_id)
+            transaction.audit("speaker.exported", tenant, speaker_id)
         events = self._audit.events(tenant, speaker_id, limit=None)
         return {**everything, "audit": [asdict(event) for event in events]}
 
-    def _set_opted_out(self, keychain: Keychain, tenant: str, speaker_id: str, out: bool) -> None:
-        erasure.set_opted_out(keychain, tenant, speaker_id, out)
-        if speakers.exists(keychain.connection, tenant, speaker_id):
-            row = speakers.speaker_row(keychain.connection, tenant, speaker_id)
-            speakers.touch(keychain.connection, tenant, row["number"])
-        self._audit.append(keychain, "speaker.opted_out" if out else "speaker.opted_in", tenant, speaker_id)
+    def _set_opted_out(self, transaction: Transaction, tenant: str, speaker_id: str, out: bool) -> None:
+        erasure.set_opted_out(transaction, tenant, speaker_id, out)
+        if speakers.exists(transaction, tenant, speaker_id):
+            row = speakers.speaker_row(transaction, tenant, speaker_id)
+            speakers.touch(transaction, tenant, row["number"])
+        transaction.audit("speaker.opted_out" if out else "speaker.opted_in", tenant, speaker_id)
 
 
-def _enrollments(keychain: Keychain, speaker: Row) -> list[dict[str, Any]]:
-    found = keychain.connection.execute(
+def _enrollments(transaction: Transaction, speaker: Row) -> list[dict[str, Any]]:
+    found = transaction.execute(
         "SELECT enrollments.*, recordings.sealed FROM enrollments LEFT JOIN recordings ON enrollment = number"
         " WHERE speaker = ? ORDER BY number",
         (speaker["number"],),
@@ -83,43 +79,46 @@ def _enrollments(keychain: Keychain, speaker: Row) -> list[dict[str, Any]]:
     return [
         {
             **asdict(enrollments.as_enrollment(row, speaker["id"])),
-            "embeddings": _embeddings(keychain, row["number"]),
-            "recording": _recording(keychain, row["number"], row["sealed"]),
+            "embeddings": _embeddings(transaction, row["number"]),
+            "recording": _recording(transaction, row["number"], row["sealed"]),
         }
         for row in found
     ]
 
 
-def _embeddings(keychain: Keychain, enrollment: int) -> dict[str, list[float]]:
-    found = keychain.connection.execute("SELECT * FROM embeddings WHERE enrollment = ?", (enrollment,))
+def _embeddings(transaction: Transaction, enrollment: int) -> dict[str, list[float]]:
+    found = transaction.execute("SELECT * FROM embeddings WHERE enrollment = ?", (enrollment,))
     return {
-        row["model_sha256"]: read_embedding(keychain, enrollment, row["model_sha256"], row["sealed"]).tolist()
+        row["model_sha256"]: read_embedding(
+            transaction, enrollment, row["model_sha256"], row["sealed"]
+        ).tolist()
         for row in found.fetchall()
     }
 
 
-def _recording(keychain: Keychain, enrollment: int, sealed: bytes | None) -> str | None:
+def _recording(transaction: Transaction, enrollment: int, sealed: bytes | None) -> str | None:
     if sealed is None:
         return None
-    return base64.b64encode(keychain.open(recording_context(enrollment), sealed)).decode()
+    return base64.b64encode(transaction.open(recording_context(enrollment), sealed)).decode()
 
 
-def _templates(keychain: Keychain, number: int) -> list[dict[str, Any]]:
-    connection = keychain.connection
-    found = connection.execute("SELECT * FROM templates WHERE speaker = ?", (number,)).fetchall()
+def _templates(transaction: Transaction, number: int) -> list[dict[str, Any]]:
+    found = transaction.execute("SELECT * FROM templates WHERE speaker = ?", (number,)).fetchall()
     return [
         {
             "model_sha256": row["model_sha256"],
             "enrollments": row["enrollments"],
             "net_speech_s": row["net_speech_s"],
-            "vector": read_template(keychain, number, row["model_sha256"], row[column(connection)]).tolist(),
+            "vector": read_template(
+                transaction, number, row["model_sha256"], row[column(transaction)]
+            ).tolist(),
         }
         for row in found
     ]
 
 
-def _answers(connection: Connection, tenant: str, speaker_id: str) -> list[dict[str, str]]:
-    found = connection.execute(
+def _answers(transaction: Transaction, tenant: str, speaker_id: str) -> list[dict[str, str]]:
+    found = transaction.execute(
         "SELECT created_at, body FROM answers WHERE tenant = ? AND instr(body, ?) > 0",
         (tenant, f':"{speaker_id}"'.encode()),
     )

@@ -1,14 +1,13 @@
 """Speakers and their enrolments in one database, by tenant; each change is one transaction."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Self, TypedDict, Unpack, get_args
 
 from sayso.enroll import checks, clock, enrollments, erasure, fields, speakers, templates
 from sayso.enroll.db.address import open_database
-from sayso.enroll.db.sql import Connection, Database
+from sayso.enroll.db.sql import Database
 from sayso.enroll.db.sqlite import Database as SqliteDatabase
 from sayso.enroll.errors import (
     EnrollmentNotFound,
@@ -21,11 +20,13 @@ from sayso.enroll.errors import (
     SpeakerOptedOut,
     TooManyEnrollments,
 )
+from sayso.enroll.parts import Shared
 from sayso.enroll.recordings import Recordings
 from sayso.enroll.rights import Rights
 from sayso.enroll.secrets.audit import AuditLog
 from sayso.enroll.secrets.master_key import KeyFile, KeySource
-from sayso.enroll.secrets.vault import Keychain, Vault
+from sayso.enroll.secrets.transaction import Transaction
+from sayso.enroll.secrets.vault import Vault
 from sayso.enroll.tenants import Tenants
 from sayso.enroll.types import Enrollment, NewEnrollment, Page, Speaker, Status, Template, Vector
 from sayso.enroll.vectors import checked_vector
@@ -76,10 +77,11 @@ class Store:
                     raise MasterKeyUnusable("A store on a server needs a master key: set SAYSO_MASTER_KEY.")
                 key_source = KeyFile(Path(path).with_name(KEY_FILE))
             self._vault = Vault(self._database, key_source)
-            self.audit = AuditLog(self._database, self._vault)
-            self.tenants = Tenants(self._database, self._vault, self.audit)
-            self.rights = Rights(self._database, self._vault, self.audit, required_speech_s)
-            self.recordings = Recordings(self._database, self._vault, self.audit, required_speech_s)
+            self.audit = AuditLog(self._vault)
+            shared = Shared(self._vault, self.audit, required_speech_s)
+            self.tenants = Tenants(shared)
+            self.rights = Rights(shared)
+            self.recordings = Recordings(shared)
         except BaseException:
             self._database.close()
             raise
@@ -118,18 +120,18 @@ class Store:
 
     def check_templates(self) -> list[str]:
         """Open every sealed value and compare each template with its enrolments; returns what is wrong."""
-        with self._database.read() as connection:
-            return checks.template_problems(self._vault.keychain(connection))
+        with self._vault.read() as transaction:
+            return checks.template_problems(transaction)
 
     def rebuild_templates(self) -> int:
         """Make every template again from its enrolments; returns of how many speakers. Raises SealBroken."""
-        with self._database.write() as connection:
-            return checks.rebuild_templates(self._vault.keychain(connection))
+        with self._vault.write() as transaction:
+            return checks.rebuild_templates(transaction)
 
     def backups(self) -> list[tuple[str, str]]:
         """Return (when, where) of the backups made, oldest first. A file may have been removed since."""
-        with self._database.read() as connection:
-            rows = connection.execute("SELECT * FROM backups ORDER BY made_at").fetchall()
+        with self._vault.read() as transaction:
+            rows = transaction.execute("SELECT * FROM backups ORDER BY made_at").fetchall()
         return [(row["made_at"], row["path"]) for row in rows]
 
     # Speakers
@@ -157,26 +159,25 @@ class Store:
         )
         group_names = fields.checked_groups(groups)
         now = clock.stamp(clock.now())
-        with self._write(tenant) as keychain:
-            connection = keychain.connection
-            if speakers.exists(connection, tenant, speaker_id):
+        with self._vault.write(tenant) as transaction:
+            if speakers.exists(transaction, tenant, speaker_id):
                 raise SpeakerExists(speaker_id)
-            self._erase_expired(keychain, tenant, speaker_id)
-            if erasure.has_opted_out(keychain, tenant, speaker_id):
+            self._erase_expired(transaction, tenant, speaker_id)
+            if erasure.has_opted_out(transaction, tenant, speaker_id):
                 raise SpeakerOptedOut(speaker_id)
-            number = connection.execute(
+            number = transaction.execute(
                 "INSERT INTO speakers (tenant, id, name, metadata, consent, expires_at, revision, created_at,"
                 " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
-                (tenant, speaker_id, *given, speakers.next_revision(connection, tenant), now, now),
+                (tenant, speaker_id, *given, speakers.next_revision(transaction, tenant), now, now),
             ).fetchone()[0]
-            speakers.set_groups(connection, number, group_names)
-            self.audit.append(keychain, "speaker.created", tenant, speaker_id)
-            return self._speaker(connection, tenant, speaker_id)
+            speakers.set_groups(transaction, number, group_names)
+            transaction.audit("speaker.created", tenant, speaker_id)
+            return self._speaker(transaction, tenant, speaker_id)
 
     def speaker(self, tenant: str, speaker_id: str) -> Speaker:
         """Return one speaker. Raises SpeakerNotFound."""
-        with self._database.read(tenant) as connection:
-            return self._speaker(connection, tenant, speaker_id)
+        with self._vault.read(tenant) as transaction:
+            return self._speaker(transaction, tenant, speaker_id)
 
     def speakers(
         self, tenant: str, limit: int = 100, cursor: str | None = None, group: str | None = None
@@ -188,8 +189,8 @@ class Store:
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidField("limit", f"use 1 to {MAX_PAGE}")
         after = 0 if cursor is None else speakers.read_cursor(cursor)
-        with self._database.read(tenant) as connection:
-            found = speakers.speaker_rows(connection, tenant, group, after, limit + 1)
+        with self._vault.read(tenant) as transaction:
+            found = speakers.speaker_rows(transaction, tenant, group, after, limit + 1)
         items = tuple(speakers.as_speaker(row, self.required_speech_s) for row in found[:limit])
         return Page(items, speakers.write_cursor(found[limit - 1]["number"]) if len(found) > limit else None)
 
@@ -207,25 +208,22 @@ class Store:
         if "status" in changes and changes["status"] not in get_args(Status):
             raise InvalidField("status", f"use one of {', '.join(get_args(Status))}")
         group_names = fields.checked_groups(changes["groups"]) if "groups" in changes else None
-        with self._write(tenant) as keychain:
-            connection = keychain.connection
-            row = speakers.speaker_row(connection, tenant, speaker_id)
-            connection.execute(
+        with self._vault.write(tenant) as transaction:
+            row = speakers.speaker_row(transaction, tenant, speaker_id)
+            transaction.execute(
                 "UPDATE speakers SET name = :name, metadata = :metadata, consent = :consent,"
                 " expires_at = :expires_at WHERE number = :number",
                 {**dict(row), **columns},
             )
             if "status" in changes:
-                erasure.set_opted_out(keychain, tenant, speaker_id, changes["status"] == "opted_out")
+                erasure.set_opted_out(transaction, tenant, speaker_id, changes["status"] == "opted_out")
             if group_names is not None:
-                speakers.set_groups(connection, row["number"], group_names)
+                speakers.set_groups(transaction, row["number"], group_names)
             if changes:
-                speakers.touch(connection, tenant, row["number"])
+                speakers.touch(transaction, tenant, row["number"])
                 facts = {"status": changes["status"]} if "status" in changes else {}
-                self.audit.append(
-                    keychain, "speaker.updated", tenant, speaker_id, changed=sorted(changes), **facts
-                )
-            return self._speaker(connection, tenant, speaker_id)
+                transaction.audit("speaker.updated", tenant, speaker_id, changed=sorted(changes), **facts)
+            return self._speaker(transaction, tenant, speaker_id)
 
     def delete_speaker(self, tenant: str, speaker_id: str) -> list[tuple[str, str]]:
         """Remove a speaker with everything that names them, bytes included. Raises SpeakerNotFound.
@@ -233,10 +231,10 @@ class Store:
         The id of one who had opted out stays blocked. Returns (when, where) of the backups made while the
         speaker was there: they still hold them, sealed, unless somebody has removed the file.
         """
-        with self._write(tenant) as keychain:
-            row = speakers.speaker_row(keychain.connection, tenant, speaker_id)
-            erasure.erase_speaker(keychain, row)
-            self.audit.append(keychain, "speaker.deleted", tenant, speaker_id)
+        with self._vault.write(tenant) as transaction:
+            row = speakers.speaker_row(transaction, tenant, speaker_id)
+            erasure.erase_speaker(transaction, row)
+            transaction.audit("speaker.deleted", tenant, speaker_id)
         self._database.purge()
         return [backup for backup in self.backups() if backup[0] >= row["created_at"]]
 
@@ -259,27 +257,26 @@ class Store:
         if not new.embeddings:
             raise InvalidEmbedding("An enrolment needs an embedding of at least one model.")
         vectors = {model: checked_vector(vector) for model, vector in new.embeddings.items()}
-        with self._write(tenant) as keychain:
-            connection = keychain.connection
-            speaker = speakers.speaker_row(connection, tenant, speaker_id)
-            stored = enrollments.enrollment_row(connection, speaker["number"], wanted)
+        with self._vault.write(tenant) as transaction:
+            speaker = speakers.speaker_row(transaction, tenant, speaker_id)
+            stored = enrollments.enrollment_row(transaction, speaker["number"], wanted)
             if stored is None:
                 if speaker["opted_out"]:
                     raise SpeakerOptedOut(speaker_id)
                 if speaker["enrollments"] >= MAX_ENROLLMENTS:
                     raise TooManyEnrollments(speaker_id, MAX_ENROLLMENTS)
-                stored = enrollments.insert_enrollment(keychain, speaker, wanted, new, vectors)
-                templates.recompute(keychain, tenant, speaker["number"])
-                speakers.touch(connection, tenant, speaker["number"])
-                self.audit.append(keychain, "enrollment.added", tenant, speaker_id)
+                stored = enrollments.insert_enrollment(transaction, speaker, wanted, new, vectors)
+                templates.recompute(transaction, tenant, speaker["number"])
+                speakers.touch(transaction, tenant, speaker["number"])
+                transaction.audit("enrollment.added", tenant, speaker_id)
             enrollment = enrollments.as_enrollment(stored, speaker_id)
-            return self._speaker(connection, tenant, speaker_id), enrollment
+            return self._speaker(transaction, tenant, speaker_id), enrollment
 
     def enrollments(self, tenant: str, speaker_id: str) -> tuple[Enrollment, ...]:
         """Return a speaker's enrolments, oldest first. Raises SpeakerNotFound."""
-        with self._database.read(tenant) as connection:
-            number = speakers.speaker_row(connection, tenant, speaker_id)["number"]
-            found = connection.execute(
+        with self._vault.read(tenant) as transaction:
+            number = speakers.speaker_row(transaction, tenant, speaker_id)["number"]
+            found = transaction.execute(
                 "SELECT * FROM enrollments WHERE speaker = ? ORDER BY number", (number,)
             )
             return tuple(enrollments.as_enrollment(row, speaker_id) for row in found)
@@ -287,16 +284,17 @@ class Store:
     def enrolled_vectors(self, tenant: str, speaker_id: str) -> dict[str, dict[str, Vector]]:
         """Return each enrolment's vectors by model sha256, to take elsewhere. Raises SpeakerNotFound."""
         found: dict[str, dict[str, Vector]] = {}
-        with self._database.read(tenant) as connection:
-            number = speakers.speaker_row(connection, tenant, speaker_id)["number"]
-            keychain = self._vault.keychain(connection)
-            stored = connection.execute(
+        with self._vault.read(tenant) as transaction:
+            number = speakers.speaker_row(transaction, tenant, speaker_id)["number"]
+            stored = transaction.execute(
                 "SELECT id, number, model_sha256, sealed FROM enrollments JOIN embeddings"
                 " ON enrollment = number WHERE speaker = ?",
                 (number,),
             )
             for row in stored:
-                vector = templates.read_embedding(keychain, row["number"], row["model_sha256"], row["sealed"])
+                vector = templates.read_embedding(
+                    transaction, row["number"], row["model_sha256"], row["sealed"]
+                )
                 found.setdefault(row["id"], {})[row["model_sha256"]] = vector
         return found
 
@@ -305,15 +303,14 @@ class Store:
 
         Raises SpeakerNotFound or EnrollmentNotFound.
         """
-        with self._write(tenant) as keychain:
-            connection = keychain.connection
-            number = speakers.speaker_row(connection, tenant, speaker_id)["number"]
-            row = enrollments.enrollment_row(connection, number, enrollment_id)
+        with self._vault.write(tenant) as transaction:
+            number = speakers.speaker_row(transaction, tenant, speaker_id)["number"]
+            row = enrollments.enrollment_row(transaction, number, enrollment_id)
             if row is None:
                 raise EnrollmentNotFound(speaker_id, enrollment_id)
-            erasure.erase_enrollment(keychain, tenant, number, row)
-            self.audit.append(keychain, "enrollment.deleted", tenant, speaker_id)
-            speaker = self._speaker(connection, tenant, speaker_id)
+            erasure.erase_enrollment(transaction, tenant, number, row)
+            transaction.audit("enrollment.deleted", tenant, speaker_id)
+            speaker = self._speaker(transaction, tenant, speaker_id)
         self._database.purge()
         return speaker
 
@@ -323,17 +320,16 @@ class Store:
         Raises SpeakerNotFound, SpeakerOptedOut, SpeakerNotEnrolled (too little speech) or ModelMismatch
         (enough speech, but not with this model).
         """
-        with self._database.read(tenant) as connection:
-            row = speakers.speaker_row(connection, tenant, speaker_id)
-            stored = connection.execute(
+        with self._vault.read(tenant) as transaction:
+            row = speakers.speaker_row(transaction, tenant, speaker_id)
+            stored = transaction.execute(
                 "SELECT * FROM templates WHERE speaker = ? AND model_sha256 = ?",
                 (row["number"], model_sha256),
             ).fetchone()
             vector = None
             if stored is not None:
-                keychain = self._vault.keychain(connection)
-                sealed = stored[templates.column(connection)]
-                vector = templates.read_template(keychain, row["number"], model_sha256, sealed)
+                sealed = stored[templates.column(transaction)]
+                vector = templates.read_template(transaction, row["number"], model_sha256, sealed)
         speaker = speakers.as_speaker(row, self.required_speech_s)
         if speaker.status == "opted_out":
             raise SpeakerOptedOut(speaker_id)
@@ -343,20 +339,14 @@ class Store:
             raise ModelMismatch(speaker_id, model_sha256)
         return Template(vector, stored["enrollments"], stored["net_speech_s"], model_sha256)
 
-    def _speaker(self, connection: Connection, tenant: str, speaker_id: str) -> Speaker:
+    def _speaker(self, transaction: Transaction, tenant: str, speaker_id: str) -> Speaker:
         return speakers.as_speaker(
-            speakers.speaker_row(connection, tenant, speaker_id), self.required_speech_s
+            speakers.speaker_row(transaction, tenant, speaker_id), self.required_speech_s
         )
 
-    @contextmanager
-    def _write(self, tenant: str) -> Iterator[Keychain]:
-        """Give one transaction's keys, and by them its connection."""
-        with self._database.write(tenant) as connection:
-            yield self._vault.keychain(connection)
-
-    def _erase_expired(self, keychain: Keychain, tenant: str, speaker_id: str) -> None:
+    def _erase_expired(self, transaction: Transaction, tenant: str, speaker_id: str) -> None:
         """Make room for a speaker whose predecessor by id has expired and waits for its erasure."""
-        for row in erasure.expired_rows(keychain.connection):
+        for row in erasure.expired_rows(transaction):
             if (row["tenant"], row["id"]) == (tenant, speaker_id):
-                erasure.erase_speaker(keychain, row)
-                self.audit.append(keychain, "speaker.expired", tenant, speaker_id)
+                erasure.erase_speaker(transaction, row)
+                transaction.audit("speaker.expired", tenant, speaker_id)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from sayso.enroll.db.sql import Connection
 from sayso.enroll.decision import score
 from sayso.enroll.errors import InvalidEmbedding
-from sayso.enroll.secrets.vault import Keychain, embedding_context, template_context
+from sayso.enroll.secrets.transaction import Transaction, embedding_context, template_context
 from sayso.enroll.types import Vector
 from sayso.enroll.vectors import from_blob, from_text, mean_direction, to_blob, to_text
 
@@ -14,86 +14,88 @@ HALF_ROUNDING = 1e-3  # more than half precision can move one value of a unit ve
 
 
 def store_embeddings(
-    keychain: Keychain, tenant: str, enrollment: int, embeddings: Mapping[str, Vector]
+    transaction: Transaction, tenant: str, enrollment: int, embeddings: Mapping[str, Vector]
 ) -> None:
     """Write one enrolment's vectors, sealed. Raises InvalidEmbedding when a model changed its dimension."""
-    connection = keychain.connection
     for model_sha256, vector in embeddings.items():
-        connection.execute(
+        transaction.execute(
             "INSERT INTO models VALUES (?, ?) ON CONFLICT DO NOTHING", (model_sha256, vector.size)
         )
-        dim = connection.execute("SELECT dim FROM models WHERE sha256 = ?", (model_sha256,)).fetchone()[0]
+        dim = transaction.execute("SELECT dim FROM models WHERE sha256 = ?", (model_sha256,)).fetchone()[0]
         if dim != vector.size:
             raise InvalidEmbedding(
                 f"Model {model_sha256[:12]} gives {dim} dimensions; this embedding has {vector.size}."
             )
-        sealed = keychain.seal(tenant, embedding_context(enrollment, model_sha256), to_blob(vector))
-        connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (enrollment, model_sha256, sealed))
+        sealed = transaction.seal(tenant, embedding_context(enrollment, model_sha256), to_blob(vector))
+        transaction.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (enrollment, model_sha256, sealed))
 
 
-def cohesion(keychain: Keychain, speaker: int, embeddings: Mapping[str, Vector]) -> float | None:
+def cohesion(transaction: Transaction, speaker: int, embeddings: Mapping[str, Vector]) -> float | None:
     """Return the cosine of a new vector with the mean of those enrolled, under the first model named.
 
     None when nothing is enrolled under that model yet. Raises InvalidEmbedding when the dimensions differ.
     """
     model_sha256, vector = next(iter(embeddings.items()))
-    earlier = mean_template(keychain, speaker, model_sha256)
+    earlier = mean_template(transaction, speaker, model_sha256)
     return None if earlier is None else score(vector, earlier)
 
 
-def recompute(keychain: Keychain, tenant: str, speaker: int) -> None:
+def recompute(transaction: Transaction, tenant: str, speaker: int) -> None:
     """Make the speaker's sums and templates again from the enrolments that are there now.
 
     Always from all of them, never by adding to an old mean: a deleted recording leaves no trace, and
     the order of the operations cannot matter.
     """
-    connection = keychain.connection
-    rows = connection.execute("SELECT net_speech_s FROM enrollments WHERE speaker = ?", (speaker,)).fetchall()
-    connection.execute(
+    rows = transaction.execute(
+        "SELECT net_speech_s FROM enrollments WHERE speaker = ?", (speaker,)
+    ).fetchall()
+    transaction.execute(
         "UPDATE speakers SET enrollments = ?, net_speech_s = ? WHERE number = ?",
         (len(rows), math.fsum(row["net_speech_s"] for row in rows), speaker),
     )
-    connection.execute("DELETE FROM templates WHERE speaker = ?", (speaker,))
-    models = connection.execute(
+    transaction.execute("DELETE FROM templates WHERE speaker = ?", (speaker,))
+    models = transaction.execute(
         "SELECT DISTINCT model_sha256 FROM enrollments JOIN embeddings ON enrollment = number"
         " WHERE speaker = ?",
         (speaker,),
     ).fetchall()
     for model in models:
-        _recompute_model(keychain, tenant, speaker, model["model_sha256"])
+        _recompute_model(transaction, tenant, speaker, model["model_sha256"])
 
 
-def _recompute_model(keychain: Keychain, tenant: str, speaker: int, model_sha256: str) -> None:
-    vector = mean_template(keychain, speaker, model_sha256)
+def _recompute_model(transaction: Transaction, tenant: str, speaker: int, model_sha256: str) -> None:
+    vector = mean_template(transaction, speaker, model_sha256)
     if vector is None:  # recordings that cancel out make no template
         return
-    rows = keychain.connection.execute(
+    rows = transaction.execute(
         "SELECT net_speech_s FROM enrollments JOIN embeddings ON enrollment = number"
         " WHERE speaker = ? AND model_sha256 = ?",
         (speaker, model_sha256),
     )
     speech = [row["net_speech_s"] for row in rows]
     facts = (len(speech), math.fsum(speech))
-    insert_templates(keychain, [(tenant, speaker, model_sha256, vector, *facts)])
+    insert_templates(transaction, [(tenant, speaker, model_sha256, vector, *facts)])
 
 
-def insert_templates(keychain: Keychain, new: Iterable[tuple[str, int, str, Vector, int, float]]) -> None:
+def insert_templates(
+    transaction: Transaction, new: Iterable[tuple[str, int, str, Vector, int, float]]
+) -> None:
     """Write templates: tenant, speaker, model, vector, enrolments and seconds of speech of each."""
-    if keychain.connection.seals_templates:
-        keychain.connection.executemany(
+    if transaction.seals_templates:
+        transaction.executemany(
             "INSERT INTO templates VALUES (?, ?, ?, ?, ?)",
             [
                 (
                     speaker,
                     model,
-                    keychain.seal(tenant, template_context(speaker, model), to_blob(vector)),
+                    transaction.seal(tenant, template_context(speaker, model), to_blob(vector)),
                     *facts,
                 )
                 for tenant, speaker, model, vector, *facts in new
             ],
         )
         return
-    keychain.connection.executemany(
+    transaction.executemany(
         "INSERT INTO templates (of_tenant, speaker, model_sha256, vector, enrollments, net_speech_s)"
         " VALUES (?, ?, ?, ?, ?, ?)",
         [(tenant, speaker, model, to_text(vector), *facts) for tenant, speaker, model, vector, *facts in new],
@@ -105,27 +107,27 @@ def column(connection: Connection) -> str:
     return "sealed" if connection.seals_templates else "vector"
 
 
-def read_template(keychain: Keychain, speaker: int, model_sha256: str, stored: bytes | str) -> Vector:
+def read_template(transaction: Transaction, speaker: int, model_sha256: str, stored: bytes | str) -> Vector:
     """Read a template as it is stored: sealed, or as the server's text of a vector. Raises SealBroken."""
     if isinstance(stored, str):
         return from_text(stored)
-    return from_blob(keychain.open(template_context(speaker, model_sha256), stored))
+    return from_blob(transaction.open(template_context(speaker, model_sha256), stored))
 
 
-def read_embedding(keychain: Keychain, enrollment: int, model_sha256: str, sealed: bytes) -> Vector:
+def read_embedding(transaction: Transaction, enrollment: int, model_sha256: str, sealed: bytes) -> Vector:
     """Open an enrolment's vector as it is stored. Raises SealBroken."""
-    return from_blob(keychain.open(embedding_context(enrollment, model_sha256), sealed))
+    return from_blob(transaction.open(embedding_context(enrollment, model_sha256), sealed))
 
 
-def mean_template(keychain: Keychain, speaker: int, model_sha256: str) -> Vector | None:
+def mean_template(transaction: Transaction, speaker: int, model_sha256: str) -> Vector | None:
     """Return what the template should be: the mean direction of the speaker's vectors. Raises SealBroken."""
-    return mean_direction(_vectors(keychain, speaker, model_sha256))
+    return mean_direction(_vectors(transaction, speaker, model_sha256))
 
 
-def _vectors(keychain: Keychain, speaker: int, model_sha256: str) -> list[Vector]:
-    rows = keychain.connection.execute(
+def _vectors(transaction: Transaction, speaker: int, model_sha256: str) -> list[Vector]:
+    rows = transaction.execute(
         "SELECT number, sealed FROM enrollments JOIN embeddings ON enrollment = number"
         " WHERE speaker = ? AND model_sha256 = ? ORDER BY number",
         (speaker, model_sha256),
     )
-    return [read_embedding(keychain, row["number"], model_sha256, row["sealed"]) for row in rows]
+    return [read_embedding(transaction, row["number"], model_sha256, row["sealed"]) for row in rows]

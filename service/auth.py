@@ -8,7 +8,7 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 
-from sayso.enroll.secrets.audit import actor
+from sayso.enroll.secrets.transaction import actor
 from sayso.service.access.keys import ApiKey
 from sayso.service.engine import Engine
 from sayso.service.errors import ServiceError

@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from sayso.enroll.errors import EnrollError, SpeakerNotFound
-from sayso.enroll.secrets.audit import actor
+from sayso.enroll.secrets.transaction import actor
 from sayso.enroll.types import Speaker
 from sayso.runtime.errors import RuntimeFault
 from sayso.service import errors

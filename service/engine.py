@@ -86,7 +86,7 @@ class Engine:
         self.turns = min(self.places, busy if on_cpu else max(busy, LARGEST_BATCH))
         self.damage: list[str] = []  # of the store's file, as far as somebody had it checked
         self.rates = RateLimits(settings.rate_limit, settings.rate_burst, shared_buckets(self.store.database))
-        self.keys = KeyRing(self.store.database, self.store.vault)
+        self.keys = KeyRing(self.store.vault)
         self.answers = Answers(self.store.database)
         self.attempts = Attempts(self.store.database)
         self._checking, self._checked_at = threading.Lock(), -READY_FOR_S

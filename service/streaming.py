@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from sayso.enroll.errors import EnrollError
-from sayso.enroll.secrets.audit import actor
+from sayso.enroll.secrets.transaction import actor
 from sayso.runtime.audio import Recording
 from sayso.runtime.errors import Overloaded, RuntimeFault
 from sayso.runtime.live import LiveRecording

@@ -9,7 +9,7 @@ from contextlib import suppress
 import structlog
 
 from sayso.enroll.errors import EnrollError, StoreError
-from sayso.enroll.secrets.audit import acting
+from sayso.enroll.secrets.transaction import acting
 from sayso.runtime.errors import InputError, RuntimeFault, ShuttingDown
 from sayso.service.engine import Engine
 

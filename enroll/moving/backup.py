@@ -31,7 +31,7 @@ def make_backup(store: Store, target: Path, advance: Advance = lambda *_: None) 
 
     Raises BackupRefused, OSError or StoreError; then there is no file of that name.
     """
-    database, vault = store.database, store.vault
+    database = store.database
     if not isinstance(database, Database):
         raise BackupRefused(
             f"{database.path} is backed up with PostgreSQL's own tools: use pg_dump, or base "
@@ -60,9 +60,9 @@ def make_backup(store: Store, target: Path, advance: Advance = lambda *_: None) 
         sync_folder(target.parent)
     finally:
         draft.unlink(missing_ok=True)
-    with database.write() as connection:
-        connection.execute("INSERT INTO backups VALUES (?, ?)", (made_at, str(target)))
-        store.audit.append(vault.keychain(connection), "store.backed_up", None)
+    with store.vault.write() as transaction:
+        transaction.execute("INSERT INTO backups VALUES (?, ?)", (made_at, str(target)))
+        transaction.audit("store.backed_up", None)
     return Backup(str(target), made_at, key)
 
 

@@ -16,10 +16,9 @@ from sayso.enroll.decision import score
 from sayso.enroll.errors import CopyRefused, EnrollError
 from sayso.enroll.search.feed import TemplateFeed
 from sayso.enroll.search.index import index_of
-from sayso.enroll.secrets.audit import append_entry
 from sayso.enroll.secrets.master_key import KeySource
 from sayso.enroll.secrets.sealing import MasterKey
-from sayso.enroll.secrets.vault import Keychain
+from sayso.enroll.secrets.transaction import Transaction
 from sayso.enroll.store import Store
 from sayso.enroll.types import Candidate, Vector
 
@@ -96,12 +95,11 @@ def copy_store(
         if row is None:
             raise CopyRefused(f"{source.path} holds no store.")
         identity = dict(row)
-        keychain = Keychain(connection, keys.load(identity["master_key"]))
-        keychain.audit_key()  # the key is the right one
+        master = keys.load(identity["master_key"])
+        Transaction(connection, lambda _: master).audit_key()  # the key is the right one
     _mark(source, keys, identity["master_key"])
     resumed = _begin(source, target)
     rows = {table.name: _copy(source, target, table, advance) for table in (_AUDIT, *_TABLES)}
-    master = keys.load(identity["master_key"])
     rows["templates"] = _copy_templates(source, target, master, advance)
     least = _compare(source, target, master, rows, advance)
     _finish(source, target, identity, keys)
@@ -139,7 +137,7 @@ def _mark(source: Database, keys: KeySource, master_key: str) -> None:
     """A log without entries could not tell half a copy from a new store."""
     with source.write() as connection:
         if _head(connection) is None:
-            append_entry(Keychain(connection, keys.load(master_key)), "store.copied_from", None)
+            Transaction(connection, lambda _: keys.load(master_key)).audit("store.copied_from", None)
 
 
 def _begin(source: Database, target: Database) -> bool:
@@ -195,7 +193,7 @@ def _copy_templates(source: Database, target: Database, master: MasterKey, advan
             last = _last(connection, _TEMPLATES)
         for new in _template_batches(origin, master, last):
             with target.write() as connection:
-                templates.insert_templates(Keychain(connection, master), new)
+                templates.insert_templates(Transaction(connection, lambda _: master), new)
             done += len(new)
             advance("templates", done, total)
     return total
@@ -205,7 +203,7 @@ def _template_batches(
     connection: Connection, master: MasterKey, last: list[Any] | None
 ) -> Iterator[list[tuple[str, int, str, Vector, int, float]]]:
     """Templates in the order of their key at full precision, if need be made from the enrolments again."""
-    keychain = Keychain(connection, master)
+    transaction = Transaction(connection, lambda _: master)
     columns = f"speaker, model_sha256, enrollments, net_speech_s, {templates.column(connection)} AS stored"
     for batch in _batches(connection, _TEMPLATES, columns, last):
         owners = connection.execute(
@@ -217,9 +215,9 @@ def _template_batches(
         for row in batch:
             speaker, model, vector = row["speaker"], row["model_sha256"], None
             if not connection.seals_templates:
-                vector = templates.mean_template(keychain, speaker, model)
+                vector = templates.mean_template(transaction, speaker, model)
             if vector is None:
-                vector = templates.read_template(keychain, speaker, model, row["stored"])
+                vector = templates.read_template(transaction, speaker, model, row["stored"])
             found.append((tenants[speaker], speaker, model, vector, row["enrollments"], row["net_speech_s"]))
         yield found
 
@@ -254,11 +252,11 @@ def _compare(
 
 def _stored_templates(connection: Connection, master: MasterKey) -> Iterator[list[tuple[int, str, Vector]]]:
     """Templates in the order of their key, as they are compared with."""
-    keychain = Keychain(connection, master)
+    transaction = Transaction(connection, lambda _: master)
     columns = f"speaker, model_sha256, {templates.column(connection)} AS stored"
     for batch in _batches(connection, _TEMPLATES, columns, None):
         yield [
-            (row[0], row[1], templates.read_template(keychain, row[0], row[1], row["stored"]))
+            (row[0], row[1], templates.read_template(transaction, row[0], row[1], row["stored"]))
             for row in batch
         ]
 
@@ -278,7 +276,7 @@ def _finish(source: Database, target: Database, identity: dict[str, Any], keys: 
             "INSERT INTO store VALUES (1, ?, ?, ?)",
             (identity["id"], identity["master_key"], identity["audit_key"]),
         )
-        append_entry(Keychain(connection, keys.load(identity["master_key"])), "store.copied", None)
+        Transaction(connection, lambda _: keys.load(identity["master_key"])).audit("store.copied", None)
 
 
 def _batches(

@@ -15,10 +15,9 @@ from sayso.enroll.db.disk import draft_of
 from sayso.enroll.db.sqlite import Database, SqliteConnection
 from sayso.enroll.errors import BackupRefused
 from sayso.enroll.moving.backup import Advance, copy_database
-from sayso.enroll.secrets.audit import append_entry
 from sayso.enroll.secrets.master_key import KeySource
 from sayso.enroll.secrets.sealing import MasterKey
-from sayso.enroll.secrets.vault import Keychain
+from sayso.enroll.secrets.transaction import Transaction
 
 _COUNTED = ("speakers", "enrollments", "tenant_keys")  # whose numbers are never given twice
 _COPIED = ("models", "speakers", "speaker_groups", "enrollments", "embeddings", "templates", "recordings")
@@ -71,7 +70,7 @@ def _prepare(source: Path, draft: Path, keys: KeySource, advance: Advance) -> Ma
                 "store while Sayso is stopped, and start."
             )
         key = keys.load(row["master_key"])
-        Keychain(connection, key).audit_key()  # it opens what it should
+        Transaction(connection, lambda _: key).audit_key()  # it opens what it should
     return key
 
 
@@ -92,12 +91,12 @@ def _take_over(
     _replace(connection)
     connection.execute("DELETE FROM store")
     connection.execute("INSERT INTO store SELECT * FROM backup.store")
-    keychain = Keychain(connection, backup_key)
+    transaction = Transaction(connection, lambda _: backup_key)
     if present_key != backup_key:
-        keychain.rewrap(present_key)
-        keychain = Keychain(connection, present_key)
+        transaction.rewrap(present_key)
+        transaction = Transaction(connection, lambda _: present_key)
     connection.execute("INSERT OR IGNORE INTO tenant_keys SELECT * FROM later_keys")
-    erased = _erase_again(connection, keychain)
+    erased = _erase_again(transaction)
     connection.execute("UPDATE speakers SET opted_out = 1 WHERE number IN (SELECT number FROM out_since)")
     connection.execute(
         "INSERT OR REPLACE INTO attempts SELECT * FROM attempts_now"
@@ -111,7 +110,7 @@ def _take_over(
     for table in ("out_since", "later_keys", "attempts_now", "used_now"):
         connection.execute(f"DROP TABLE temp.{table}")
     speakers: int = connection.execute("SELECT COUNT(*) FROM speakers").fetchone()[0]
-    append_entry(keychain, "store.restored", None, speakers=speakers)
+    transaction.audit("store.restored", None, speakers=speakers)
     return Restored(speakers, erased)
 
 
@@ -180,22 +179,22 @@ def _replace(connection: sqlite3.Connection) -> None:
     )
 
 
-def _erase_again(connection: sqlite3.Connection, keychain: Keychain) -> int:
+def _erase_again(transaction: Transaction) -> int:
     """Take out what was erased since the backup; returns how many speakers that were."""
     erased = "(SELECT number FROM erasures WHERE kind = ?)"
-    halved = connection.execute(
+    halved = transaction.execute(
         f"SELECT DISTINCT speaker, tenant FROM enrollments JOIN speakers ON speakers.number = speaker"
         f" WHERE enrollments.number IN {erased}",
         ("enrollment",),
     ).fetchall()
-    speakers = connection.execute(f"DELETE FROM speakers WHERE number IN {erased}", ("speaker",)).rowcount
-    connection.execute(f"DELETE FROM enrollments WHERE number IN {erased}", ("enrollment",))
-    connection.execute(f"DELETE FROM recordings WHERE enrollment IN {erased}", ("recording",))
+    speakers = transaction.execute(f"DELETE FROM speakers WHERE number IN {erased}", ("speaker",)).rowcount
+    transaction.execute(f"DELETE FROM enrollments WHERE number IN {erased}", ("enrollment",))
+    transaction.execute(f"DELETE FROM recordings WHERE enrollment IN {erased}", ("recording",))
     for row in halved:
-        if connection.execute("SELECT 1 FROM speakers WHERE number = ?", (row["speaker"],)).fetchone():
-            templates.recompute(keychain, row["tenant"], row["speaker"])
+        if transaction.execute("SELECT 1 FROM speakers WHERE number = ?", (row["speaker"],)).fetchone():
+            templates.recompute(transaction, row["tenant"], row["speaker"])
     ended = "SELECT tenant, MAX(at) FROM tenant_keys JOIN erasures USING (number) WHERE kind = 'tenant key'"
-    for tenant, at in connection.execute(f"{ended} GROUP BY tenant").fetchall():
-        connection.execute("DELETE FROM api_keys WHERE tenant = ? AND created_at <= ?", (tenant, at))
-    connection.execute(f"DELETE FROM tenant_keys WHERE number IN {erased}", ("tenant key",))
+    for tenant, at in transaction.execute(f"{ended} GROUP BY tenant").fetchall():
+        transaction.execute("DELETE FROM api_keys WHERE tenant = ? AND created_at <= ?", (tenant, at))
+    transaction.execute(f"DELETE FROM tenant_keys WHERE number IN {erased}", ("tenant key",))
     return speakers

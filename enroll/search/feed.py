@@ -8,6 +8,7 @@ from sayso.enroll.db.sql import Connection
 from sayso.enroll.errors import SpeakerNotFound
 from sayso.enroll.fields import is_id
 from sayso.enroll.search.matrix import Matrix
+from sayso.enroll.secrets.transaction import Transaction
 from sayso.enroll.speakers import LIVING
 from sayso.enroll.store import Store
 from sayso.enroll.templates import column, read_template
@@ -40,7 +41,7 @@ class TemplateFeed:
     """Reads the templates of comparable speakers: enough speech under the model, and not opted out."""
 
     def __init__(self, store: Store) -> None:
-        self._database, self._vault = store.database, store.vault
+        self._vault = store.vault
         self._required_speech_s = store.required_speech_s
 
     def since(self, tenant: str, model_sha256: str, revision: int) -> Changes | None:
@@ -49,8 +50,8 @@ class TemplateFeed:
         A revision the tenant never reached (-1 for a new copy, or a file put back from a backup), or that
         is too long ago for the deletions since to be known, is told everything.
         """
-        with self._database.read(tenant) as connection:
-            tenant_row = connection.execute(
+        with self._vault.read(tenant) as transaction:
+            tenant_row = transaction.execute(
                 "SELECT revision, departures_from FROM tenants WHERE tenant = ?", (tenant,)
             ).fetchone()
             current, known_from = tuple(tenant_row) if tenant_row else (0, 0)
@@ -59,17 +60,17 @@ class TemplateFeed:
             whole = not known_from <= revision < current
             changes = Changes(current, whole, set(), [], [], Matrix(), {})
             if not whole:
-                gone = connection.execute(
+                gone = transaction.execute(
                     "SELECT number FROM departures WHERE tenant = ? AND revision > ?", (tenant, revision)
                 )
                 changes.touched.update(row["number"] for row in gone)
-            self._read(connection, changes, tenant, model_sha256, 0 if whole else revision)
+            self._read(transaction, changes, tenant, model_sha256, 0 if whole else revision)
         return changes
 
     def templated(self) -> set[tuple[str, str]]:
         """Return every (tenant, model sha256) that has templates."""
-        with self._database.read() as connection:
-            rows = connection.execute(
+        with self._vault.read() as transaction:
+            rows = transaction.execute(
                 "SELECT DISTINCT tenant, model_sha256 FROM templates JOIN speakers ON number = speaker"
             ).fetchall()
         return {(row["tenant"], row["model_sha256"]) for row in rows}
@@ -79,17 +80,16 @@ class TemplateFeed:
 
         Raises SpeakerNotFound naming each listed id the tenant does not have.
         """
-        with self._database.read(tenant) as connection:
-            return narrowed(connection, tenant, among, group)
+        with self._vault.read(tenant) as transaction:
+            return narrowed(transaction, tenant, among, group)
 
     def _read(
-        self, connection: Connection, changes: Changes, tenant: str, model_sha256: str, start: int
+        self, transaction: Transaction, changes: Changes, tenant: str, model_sha256: str, start: int
     ) -> None:
         """Read the speakers changed after a revision; each vector is opened and forgotten row by row."""
-        keychain = self._vault.keychain(connection)
-        rows = connection.execute(
+        rows = transaction.execute(
             "SELECT number, id, expires_at, CASE WHEN NOT opted_out AND templates.net_speech_s >= ?"
-            f" AND {LIVING} THEN {column(connection)} END"
+            f" AND {LIVING} THEN {column(transaction)} END"
             " FROM speakers LEFT JOIN templates ON speaker = number AND model_sha256 = ?"
             " WHERE tenant = ? AND revision > ?",
             (self._required_speech_s, clock.stamp(clock.now()), model_sha256, tenant, start),
@@ -100,7 +100,7 @@ class TemplateFeed:
                 changes.touched.add(number)
             if stored is None:
                 continue
-            opened.append(read_template(keychain, number, model_sha256, stored))
+            opened.append(read_template(transaction, number, model_sha256, stored))
             changes.numbers.append(number)
             changes.ids.append(speaker_id)
             if expires_at is not None:

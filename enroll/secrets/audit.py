@@ -6,27 +6,21 @@ A change of the store is logged in its own transaction. Decisions change nothing
 written together within half a second, which is what a killed process can lose of them.
 """
 
-import hashlib
-import hmac
 import json
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from sayso.enroll import clock
-from sayso.enroll.db.sql import EVERYBODY, Connection, Database, Row
+from sayso.enroll.db.sql import EVERYBODY, Row
 from sayso.enroll.errors import StoreError, StoreUnavailable
-from sayso.enroll.secrets.vault import Keychain, Vault
-
-actor: ContextVar[str] = ContextVar("actor", default="system")  # who acts: set at the edge, by task or thread
+from sayso.enroll.secrets.transaction import CHAIN_START, Transaction, actor, chained_mac
+from sayso.enroll.secrets.vault import Vault
 
 WRITE_AFTER_S = 0.5
 MOST_WAITING = 10_000
-_START = bytes(32)
 log = logging.getLogger(__name__)
 _NO_LIMIT = 2**63 - 1
 _PAGE = 10_000
@@ -61,8 +55,8 @@ class AuditReport:
 class AuditLog:
     """The log of one store. Thread-safe; `close` writes what is waiting."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
-        self._database, self._vault = database, vault
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
         self._waiting: list[tuple[str, str, str | None, str | None, str, dict[str, Any]]] = []
         self._lock = threading.Lock()  # of the list
         self._writing = threading.Lock()  # one flush at a time, so that entries keep their order
@@ -75,12 +69,6 @@ class AuditLog:
         """Why the last attempt to write what was noted failed; None when it went well."""
         return self._problem
 
-    def append(
-        self, keychain: Keychain, event: str, tenant: str | None, speaker_id: str | None = None, **facts: Any
-    ) -> None:
-        """Write an entry in the transaction that the keychain belongs to."""
-        append_entry(keychain, event, tenant, speaker_id, **facts)
-
     def note(self, event: str, tenant: str | None, speaker_id: str | None = None, **facts: Any) -> None:
         """Log something that changes nothing in the store, soon and together with others.
 
@@ -92,7 +80,7 @@ class AuditLog:
         (speaker_id or "").encode()
         with self._lock:
             if len(self._waiting) >= MOST_WAITING:
-                raise StoreUnavailable(self._database.path, "the audit log cannot be written")
+                raise StoreUnavailable(self._vault.database.path, "the audit log cannot be written")
             self._waiting.append(entry)
             if self._thread is None and not self._stop.is_set():
                 self._thread = threading.Thread(target=self._keep_writing, name="audit", daemon=True)
@@ -105,11 +93,10 @@ class AuditLog:
                 entries = list(self._waiting)
             if not entries:
                 return
-            with self._database.write(EVERYBODY, "audit") as connection:
-                keychain = self._vault.keychain(connection)
-                connection.lock("pseudonyms")  # before the log itself, as every other writer does
+            with self._vault.write(EVERYBODY, "audit") as transaction:
+                transaction.lock("pseudonyms")  # before the log itself, as every other writer does
                 for entry in entries:
-                    _append(keychain, *entry)
+                    transaction.audit_entry(*entry)
             with self._lock:
                 del self._waiting[: len(entries)]
 
@@ -129,17 +116,16 @@ class AuditLog:
     ) -> list[AuditEvent]:
         """Return entries in order, the first of them after number `after`; a speaker's need the tenant."""
         wanted: list[tuple[str, object]] = [("number > ?", after)]
-        with self._database.read() as connection:
-            keychain = self._vault.keychain(connection)
+        with self._vault.read() as transaction:
             if tenant is not None:
                 wanted.append(("json_extract(entry, '$.tenant') = ?", tenant))
                 if speaker_id is not None:
-                    who = keychain.known_pseudonym(tenant, speaker_id)
+                    who = transaction.known_pseudonym(tenant, speaker_id)
                     if who is None:
                         return []
                     wanted.append(("json_extract(entry, '$.speaker') = ?", who))
             conditions = " AND ".join(condition for condition, _ in wanted)
-            rows = connection.execute(
+            rows = transaction.execute(
                 f"SELECT * FROM audit WHERE {conditions} ORDER BY number LIMIT ?",
                 (*(value for _, value in wanted), _NO_LIMIT if limit is None else limit),
             )
@@ -148,11 +134,11 @@ class AuditLog:
     def verify(self, head: tuple[int, str] | None = None) -> AuditReport:
         """Go through the whole chain; `head`, of an earlier report, has to be in it still."""
         self.flush()
-        count, mac = 0, _START
-        with self._database.read() as connection:
-            key = self._vault.keychain(connection).audit_key()
-            for row in _all(connection):
-                expected = _mac(key, mac, row["entry"])
+        count, mac = 0, CHAIN_START
+        with self._vault.read() as transaction:
+            key = transaction.audit_key()
+            for row in _all(transaction):
+                expected = chained_mac(key, mac, row["entry"])
                 named = json.loads(row["entry"]).get("number") if expected == row["mac"] else None
                 if row["number"] != count + 1 or named != count + 1:
                     return AuditReport(count, mac.hex(), count + 1)
@@ -176,62 +162,9 @@ class AuditLog:
                 self._problem = None
 
 
-def append_entry(
-    keychain: Keychain, event: str, tenant: str | None, speaker_id: str | None = None, **facts: Any
-) -> None:
-    """Write an entry in the transaction that the keychain belongs to."""
-    _append(keychain, clock.stamp(clock.now()), event, tenant, speaker_id, actor.get(), facts)
-
-
-@contextmanager
-def acting(name: str) -> Iterator[None]:
-    """Log what is done in the block as done by `name`."""
-    token = actor.set(name)
-    try:
-        yield
-    finally:
-        actor.reset(token)
-
-
-def _append(
-    keychain: Keychain,
-    at: str,
-    event: str,
-    tenant: str | None,
-    speaker_id: str | None,
-    by: str,
-    facts: dict[str, Any],
-) -> None:
-    connection, speaker = keychain.connection, None
-    if tenant is not None and speaker_id is not None:
-        speaker = keychain.pseudonym(tenant, speaker_id)
-    connection.lock("audit")  # one chain, however many write
-    last = connection.execute("SELECT number, mac FROM audit ORDER BY number DESC LIMIT 1").fetchone()
-    number, mac = (1, _START) if last is None else (last["number"] + 1, last["mac"])
-    entry = json.dumps(
-        {
-            "number": number,
-            "at": at,
-            "event": event,
-            "tenant": tenant,
-            "speaker": speaker,
-            "actor": by,
-            "facts": facts,
-        },
-        separators=(",", ":"),
-    )
-    connection.execute(
-        "INSERT INTO audit VALUES (?, ?, ?)", (number, entry, _mac(keychain.audit_key(), mac, entry))
-    )
-
-
-def _mac(key: bytes, before: bytes, entry: str) -> bytes:
-    return hmac.new(key, before + entry.encode(), hashlib.sha256).digest()
-
-
-def _all(connection: Connection) -> Iterator[Row]:
+def _all(transaction: Transaction) -> Iterator[Row]:
     after = -_NO_LIMIT
-    while page := connection.execute(
+    while page := transaction.execute(
         "SELECT * FROM audit WHERE number > ? ORDER BY number LIMIT ?", (after, _PAGE)
     ).fetchall():
         yield from page

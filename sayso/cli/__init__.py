@@ -22,7 +22,7 @@ from sayso.cli import (
     train,
 )
 from sayso.enroll.errors import EnrollError
-from sayso.enroll.secrets.audit import actor
+from sayso.enroll.secrets.transaction import actor
 from sayso.runtime.errors import RuntimeFault
 from sayso.service.errors import ServiceError
 

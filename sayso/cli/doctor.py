@@ -222,9 +222,7 @@ def _outdated(store: Store, served: dict[str, ServedModel]) -> Iterator[Finding]
 def _api_keys(store: Store, chosen: Settings) -> Iterator[Finding]:
     now, soon = clock.stamp(clock.now()), clock.stamp(clock.now() + _KEY_SOON)
     valid = [
-        k
-        for k in KeyRing(store.database, store.vault).list_keys()
-        if k.revoked_at is None and (k.expires_at or "~") > now
+        k for k in KeyRing(store.vault).list_keys() if k.revoked_at is None and (k.expires_at or "~") > now
     ]
     if not valid and chosen.admin_key is None:
         yield Finding("API keys", "broken", "none is valid", "sayso keys create --scope admin")

@@ -19,7 +19,7 @@ app = typer.Typer(help="Create, list and revoke API keys; rotate the master key.
 
 
 def _keys(store: Store) -> KeyRing:
-    return KeyRing(store.database, store.vault)
+    return KeyRing(store.vault)
 
 
 def _facts(key: ApiKey) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sayso.enroll import clock
-from sayso.enroll.db.sql import Connection, Database, Row
+from sayso.enroll.db.sql import Row
 from sayso.enroll.db.sqlite import Database as SqliteDatabase
 from sayso.enroll.errors import InvalidField, KeyNotFound
 from sayso.enroll.fields import checked_id
-from sayso.enroll.secrets.audit import append_entry
-from sayso.enroll.secrets.vault import Keychain, Vault
+from sayso.enroll.secrets.transaction import Transaction
+from sayso.enroll.secrets.vault import Vault
 
 # `scores` shows the scores behind decisions: with them a stranger's voice can be bent towards a template.
 SCOPES = ("read", "enroll", "verify", "scores", "embed", "admin")
@@ -43,9 +43,9 @@ class ApiKey:
 class KeyRing:
     """The keys kept in one database; each call may have to wait where it `asks_a_server`."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
-        self._database, self._vault = database, vault
-        self.asks_a_server = not isinstance(database, SqliteDatabase)
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self.asks_a_server = not isinstance(vault.database, SqliteDatabase)
 
     def create_key(
         self, tenant: str, scopes: Iterable[str], label: str, expires_at: datetime | None = None
@@ -67,8 +67,8 @@ class KeyRing:
     def authenticate(self, text: str) -> ApiKey | None:
         """Return the key this text belongs to, or None when it is unknown, revoked or expired."""
         digest = _digest(text)
-        with self._database.read() as connection:
-            row = _row(connection, _id_of(text, digest))
+        with self._vault.read() as transaction:
+            row = _row(transaction, _id_of(text, digest))
         if row is None or not hmac.compare_digest(row["digest"], digest):
             return None
         key = _key(row)
@@ -76,20 +76,20 @@ class KeyRing:
 
     def list_keys(self) -> list[ApiKey]:
         """Return every key, revoked and expired ones included, oldest first."""
-        with self._database.read() as connection:
-            rows = connection.execute("SELECT * FROM api_keys ORDER BY created_at, id").fetchall()
+        with self._vault.read() as transaction:
+            rows = transaction.execute("SELECT * FROM api_keys ORDER BY created_at, id").fetchall()
         return [_key(row) for row in rows]
 
     def revoke_key(self, key_id: str) -> ApiKey:
         """Make a key useless from now on. Raises KeyNotFound; revoking again changes nothing."""
-        with self._database.write() as connection:
-            changed = connection.execute(
+        with self._vault.write() as transaction:
+            changed = transaction.execute(
                 "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL",
                 (clock.stamp(clock.now()), key_id),
             )
-            row = _row(connection, key_id)
+            row = _row(transaction, key_id)
             if changed.rowcount and row is not None:
-                append_entry(self._vault.keychain(connection), "key.revoked", row["tenant"], key=key_id)
+                transaction.audit("key.revoked", row["tenant"], key=key_id)
         if row is None:
             raise KeyNotFound(key_id)
         return _key(row)
@@ -102,8 +102,8 @@ class KeyRing:
         """
         now = clock.now()
         text = _new_text()
-        with self._database.write() as connection:
-            row = _row(connection, key_id)
+        with self._vault.write() as transaction:
+            row = _row(transaction, key_id)
             if row is None:
                 raise KeyNotFound(key_id)
             old = _key(row)
@@ -115,43 +115,42 @@ class KeyRing:
                 born = datetime.fromisoformat(old.created_at)
                 expires = clock.stamp(now + (datetime.fromisoformat(old.expires_at) - born))
                 ends = min(ends, old.expires_at)
-            connection.execute("UPDATE api_keys SET expires_at = ? WHERE id = ?", (ends, key_id))
-            keychain = self._vault.keychain(connection)
-            append_entry(keychain, "key.superseded", old.tenant, key=key_id, expires_at=ends)
-            return _insert(keychain, text, old.tenant, old.scopes, old.label, expires), text
+            transaction.execute("UPDATE api_keys SET expires_at = ? WHERE id = ?", (ends, key_id))
+            transaction.audit("key.superseded", old.tenant, key=key_id, expires_at=ends)
+            return _insert(transaction, text, old.tenant, old.scopes, old.label, expires), text
 
     def has_keys(self) -> bool:
         """Tell whether a key was ever made, so that only a first start makes one by itself."""
-        with self._database.read() as connection:
-            return connection.execute("SELECT 1 FROM api_keys LIMIT 1").fetchone() is not None
+        with self._vault.read() as transaction:
+            return transaction.execute("SELECT 1 FROM api_keys LIMIT 1").fetchone() is not None
 
     def _put(
         self, text: str, tenant: str, scopes: frozenset[str], label: str, expires_at: str | None
     ) -> ApiKey:
-        with self._database.write() as connection:
-            return _insert(self._vault.keychain(connection), text, tenant, scopes, label, expires_at)
+        with self._vault.write() as transaction:
+            return _insert(transaction, text, tenant, scopes, label, expires_at)
 
 
 def _insert(
-    keychain: Keychain,
+    transaction: Transaction,
     text: str,
     tenant: str,
     scopes: frozenset[str],
     label: str,
     expires_at: str | None,
 ) -> ApiKey:
-    connection, digest = keychain.connection, _digest(text)
+    digest = _digest(text)
     key_id = _id_of(text, digest)
-    made = connection.execute(
+    made = transaction.execute(
         "INSERT INTO api_keys (id, tenant, scopes, label, digest, created_at, expires_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (key_id, tenant, json.dumps(sorted(scopes)), label, digest, clock.stamp(clock.now()), expires_at),
     )
-    row = _row(connection, key_id)
+    row = _row(transaction, key_id)
     if row is None or not hmac.compare_digest(row["digest"], digest):
         raise InvalidField("key", "its id collides with another key's; use another text")
     if made.rowcount:
-        append_entry(keychain, "key.created", tenant, key=key_id, scopes=sorted(scopes))
+        transaction.audit("key.created", tenant, key=key_id, scopes=sorted(scopes))
     return _key(row)
 
 
@@ -173,8 +172,8 @@ def _id_of(text: str, digest: bytes) -> str:
     return ours[1] if ours else digest.hex()[:8]
 
 
-def _row(connection: Connection, key_id: str) -> Row | None:
-    row: Row | None = connection.execute("SELECT * FROM api_keys WHERE id = ?", (key_id,)).fetchone()
+def _row(transaction: Transaction, key_id: str) -> Row | None:
+    row: Row | None = transaction.execute("SELECT * FROM api_keys WHERE id = ?", (key_id,)).fetchone()
     return row
 
 

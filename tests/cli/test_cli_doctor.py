@@ -47,7 +47,7 @@ def only(found: dict[str, list[Finding]], what: str) -> tuple[str, str, str | No
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "sayso.db", 10.0) as store:
-        KeyRing(store.database, store.vault).create_key("default", SCOPES, "first")
+        KeyRing(store.vault).create_key("default", SCOPES, "first")
         yield store
 
 
@@ -84,9 +84,7 @@ def test_a_store_in_use_is_looked_into(store: Store, tmp_path: Path) -> None:
 
 def test_keys_and_backups_that_need_somebody(store: Store, tmp_path: Path) -> None:
     soon = clock.now() + timedelta(days=3)
-    key, _ = KeyRing(store.database, store.vault).create_key(
-        "default", ("verify",), "the door", expires_at=soon
-    )
+    key, _ = KeyRing(store.vault).create_key("default", ("verify",), "the door", expires_at=soon)
     (tmp_path / "master.key").chmod(0o644)
     found = look(tmp_path)
     assert found["API keys"][1].fix == f"sayso keys rotate {key.id} --hours 24"

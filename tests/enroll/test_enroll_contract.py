@@ -163,11 +163,11 @@ def test_the_first_of_answers_given_at_once_stands(store: Store, opened: Opener)
 
 
 def test_a_revoked_key_is_useless_everywhere_at_once(store: Store, opened: Opener) -> None:
-    key, text = KeyRing(store.database, store.vault).create_key("t", ["read"], "one")
+    key, text = KeyRing(store.vault).create_key("t", ["read"], "one")
     with opened() as other:
-        assert KeyRing(other.database, other.vault).authenticate(text) == key
-        KeyRing(store.database, store.vault).revoke_key(key.id)
-        assert KeyRing(other.database, other.vault).authenticate(text) is None
+        assert KeyRing(other.vault).authenticate(text) == key
+        KeyRing(store.vault).revoke_key(key.id)
+        assert KeyRing(other.vault).authenticate(text) is None
 
 
 def test_a_restart_changes_nothing(opened: Opener) -> None:
@@ -189,10 +189,10 @@ def test_a_restart_changes_nothing(opened: Opener) -> None:
 def test_a_deleted_tenant_leaves_the_others(store: Store, index: Index) -> None:
     enrol(store, "alice", 1)
     enrol(store, "bob", 2, "u")
-    text = KeyRing(store.database, store.vault).create_key("t", ["read"], "one")[1]
+    text = KeyRing(store.vault).create_key("t", ["read"], "one")[1]
     assert store.tenants.delete("t") == 1
     assert [tenant.name for tenant in store.tenants.list() if tenant.speakers] == ["u"]
-    assert KeyRing(store.database, store.vault).authenticate(text) is None
+    assert KeyRing(store.vault).authenticate(text) is None
     assert index.search("t", MODEL, unit(1), 5) == ([], 0)
     assert index.search("u", MODEL, unit(2), 5)[1] == 1
     with pytest.raises(TenantNotFound):

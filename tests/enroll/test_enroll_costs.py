@@ -146,7 +146,7 @@ def test_rotating_a_key_costs_as_much_for_each_value_in_a_large_tenant(
     for count in (100, 400):
         with Store(path.with_name(f"{count}.db"), REQUIRED_S) as store:
             with store.database.write() as connection:
-                keychain = store.vault.keychain(connection)
+                transaction = store.vault.transaction(connection)
                 connection.execute("INSERT INTO models VALUES (?, 4)", (MODEL,))
                 for number in range(1, count + 1):
                     connection.execute(
@@ -161,7 +161,7 @@ def test_rotating_a_key_costs_as_much_for_each_value_in_a_large_tenant(
                         (number,),
                     )
                     vector = np.full(4, 0.5, np.float32).tobytes()
-                    sealed = keychain.seal("t", f"embedding of enrolment {number}, model {MODEL}", vector)
+                    sealed = transaction.seal("t", f"embedding of enrolment {number}, model {MODEL}", vector)
                     connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (number, MODEL, sealed))
             costs.append(steps.of(lambda: store.tenants.rotate_key("t")))
             rotated = f"{sqlite3.sqlite_version}: {costs}"

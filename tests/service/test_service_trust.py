@@ -144,11 +144,11 @@ def test_a_recording_that_cannot_be_embedded_is_left_as_it_is(make_service: Call
     store.tenants.keep_recordings("default", True)
     service.enrolled("ann", voice_of("ann", 1, 16))
     with store._database.write() as connection:
-        keychain = store.vault.keychain(connection)
+        transaction = store.vault.transaction(connection)
         connection.execute(
             "DELETE FROM embeddings WHERE model_sha256 = ?", (service.engine.model("nested").embedder.sha256,)
         )
-        broken = keychain.seal("default", "recording of enrolment 1", b"no audio")
+        broken = transaction.seal("default", "recording of enrolment 1", b"no audio")
         connection.execute("UPDATE recordings SET sealed = ?", (broken,))
     steps: list[tuple[int, int]] = []
     assert reembed(service.engine, lambda *step: steps.append(step)) == (0, 1)

@@ -130,7 +130,7 @@ def test_while_the_server_is_away_calls_fail_soon_and_say_so(primary: Server) ->
             lambda: store.speaker("t", "alice"),
             lambda: store.create_speaker("t", "bob"),
             lambda: index.search("t", MODEL, unit(1), 1),
-            lambda: KeyRing(store.database, store.vault).authenticate("sayso_"),
+            lambda: KeyRing(store.vault).authenticate("sayso_"),
             lambda: store.database.ping(),
         ):
             before = time.monotonic()

@@ -48,7 +48,7 @@ def test_it_opens_with_everything_in_it(version: int, path: Path) -> None:
         with pytest.raises(SpeakerOptedOut):
             store.template("t", "bob", MODEL)
         assert store.speaker("u", "alice").status == "enrolling"
-        key = KeyRing(store.database, store.vault).authenticate("an-old-key-of-16-or-more")
+        key = KeyRing(store.vault).authenticate("an-old-key-of-16-or-more")
         assert key is not None
         assert key.scopes >= {"read", "verify"}
         assert store.create_speaker("t", "new")

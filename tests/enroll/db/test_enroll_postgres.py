@@ -31,7 +31,6 @@ from sayso.enroll.moving.backup import make_backup
 from sayso.enroll.search.index import index_of
 from sayso.enroll.search.postgres import PostgresIndex
 from sayso.enroll.secrets.master_key import KeyText
-from sayso.enroll.secrets.vault import Keychain
 from sayso.enroll.store import Store
 from sayso.enroll.templates import insert_templates
 from sayso.service.access.answers import Answers
@@ -79,7 +78,7 @@ def store(address: str) -> Iterator[Store]:
 def enrol(store: Store, tenant: str, name: str, seed: int) -> None:
     store.create_speaker(tenant, name, groups=["g"])
     store.add_enrollment(tenant, name, recording(seed, REQUIRED_S))
-    KeyRing(store.database, store.vault).create_key(tenant, ["read"], "")
+    KeyRing(store.vault).create_key(tenant, ["read"], "")
     Answers(store.database).remember(tenant, tenant, "key", "f", 200, b"{}")
     Attempts(store.database).succeeded(tenant, name, "verify", b"voice", "a", LIMITS)
     Attempts(store.database).failed(tenant, name, "b", LIMITS)
@@ -142,7 +141,7 @@ def fill(store: Store, tenant: str, speakers: int, dim: int) -> np.ndarray:
     vectors = np.random.default_rng(7).standard_normal((speakers, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with store.database.write() as connection:
-        keychain: Keychain = store.vault.keychain(connection)
+        transaction = store.vault.transaction(connection)
         connection.execute("INSERT INTO models VALUES (?, ?)", (MODEL, dim))
         connection.execute("INSERT INTO tenants VALUES (?, 1, false)", (tenant,))
         connection.executemany(
@@ -152,7 +151,7 @@ def fill(store: Store, tenant: str, speakers: int, dim: int) -> np.ndarray:
         )
         rows = connection.execute("SELECT number FROM speakers WHERE tenant = ? ORDER BY id", (tenant,))
         new = zip(rows, vectors, strict=True)
-        insert_templates(keychain, [(tenant, row[0], MODEL, vector, 1, 20.0) for row, vector in new])
+        insert_templates(transaction, [(tenant, row[0], MODEL, vector, 1, 20.0) for row, vector in new])
     return vectors
 
 

@@ -99,8 +99,8 @@ def test_what_was_erased_since_stays_so(store: Store, path: Path, backup: Path) 
         enrol(store, name)
     store.add_enrollment("t", "bob", recording(2, REQUIRED_S), "second")
     enrol(store, "eve", tenant="gone")
-    revoked, text = KeyRing(store.database, store.vault).create_key("t", ["read"], "")
-    _, gone = KeyRing(store.database, store.vault).create_key("gone", ["read"], "")
+    revoked, text = KeyRing(store.vault).create_key("t", ["read"], "")
+    _, gone = KeyRing(store.vault).create_key("gone", ["read"], "")
     make_backup(store, backup)
 
     store.delete_speaker("t", "alice")
@@ -108,9 +108,9 @@ def test_what_was_erased_since_stays_so(store: Store, path: Path, backup: Path) 
     store.update_speaker("t", "carol", status="opted_out")
     store.rights.opt_out("t", "frank")
     store.tenants.keep_recordings("t", False)
-    KeyRing(store.database, store.vault).revoke_key(revoked.id)
+    KeyRing(store.vault).revoke_key(revoked.id)
     store.tenants.delete("gone")
-    _, later = KeyRing(store.database, store.vault).create_key("t", ["read"], "")
+    _, later = KeyRing(store.vault).create_key("t", ["read"], "")
 
     assert restore(path, backup) == (3, 2)
     assert names(store) == ["bob", "carol", "dave"]
@@ -120,9 +120,11 @@ def test_what_was_erased_since_stays_so(store: Store, path: Path, backup: Path) 
         store.create_speaker("t", "frank")
     assert names(store, "gone") == []
     assert {t.name: (t.recordings, t.keep_recordings) for t in store.tenants.list()}["t"] == (0, False)
-    assert [
-        KeyRing(store.database, store.vault).authenticate(t) is not None for t in (text, gone, later)
-    ] == [False, False, True]
+    assert [KeyRing(store.vault).authenticate(t) is not None for t in (text, gone, later)] == [
+        False,
+        False,
+        True,
+    ]
     assert sound(store)
     restore(path, backup)
     assert names(store) == ["bob", "carol", "dave"]
@@ -327,7 +329,7 @@ def test_a_failed_restore_changes_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("sayso.enroll.moving.restore.append_entry", fail)
+        patched.setattr("sayso.enroll.secrets.transaction.Transaction.audit", fail)
         with pytest.raises(KeyboardInterrupt):
             restore(path, backup)
     assert names(store) == ["alice", "bob"]

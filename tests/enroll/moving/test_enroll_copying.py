@@ -81,9 +81,7 @@ def assert_same(ours: Store, theirs: Store) -> None:
             for name in one:
                 assert all(np.array_equal(one[name][model], other[name][model]) for model in one[name])
     assert ours.tenants.list() == theirs.tenants.list()
-    assert (
-        KeyRing(ours.database, ours.vault).list_keys() == KeyRing(theirs.database, theirs.vault).list_keys()
-    )
+    assert KeyRing(ours.vault).list_keys() == KeyRing(theirs.vault).list_keys()
     copied = theirs.audit.events(limit=1000)
     assert copied[-1].event == "store.copied"
     assert differing_answers(ours, theirs) == []
@@ -96,7 +94,7 @@ def assert_same(ours: Store, theirs: Store) -> None:
 
 def test_a_store_goes_there_and_back(file: Path, address: str, tmp_path: Path) -> None:
     with Store(file, REQUIRED_S, KEY) as store:
-        text = KeyRing(store.database, store.vault).create_key("t", ["verify"], "app")[1]
+        text = KeyRing(store.vault).create_key("t", ["verify"], "app")[1]
         head = store.audit.verify()
     with closing(open_database(file)) as ours, closing(open_database(address)) as theirs:
         copied = copy_store(ours, theirs, KEY)
@@ -117,7 +115,7 @@ def test_a_store_goes_there_and_back(file: Path, address: str, tmp_path: Path) -
             one, other = (store.template("kept", speaker.id, MODEL).vector for store in (first, third))
             assert np.array_equal(one, other)
         for store in (second, third):
-            assert KeyRing(store.database, store.vault).authenticate(text) is not None
+            assert KeyRing(store.vault).authenticate(text) is not None
             assert store.audit.verify((head.entries, head.head)).broken is None
             with pytest.raises(SpeakerOptedOut):
                 store.create_speaker("t", "s11")

@@ -12,7 +12,7 @@ from enroll_samples import MODEL, REQUIRED_S, recording, unit
 
 from sayso.enroll.errors import SpeakerExists, StoreUnavailable
 from sayso.enroll.secrets import audit as audit_module
-from sayso.enroll.secrets.audit import acting
+from sayso.enroll.secrets.transaction import acting
 from sayso.enroll.store import Store
 
 Opener = Callable[..., Store]
