@@ -83,10 +83,14 @@ class Policy:
 
     def near(self, evidence: Evidence, threshold: float) -> bool:
         """Tell whether a doubtful recording could have fallen on the other side of the threshold."""
+        lead = self.nats(self.lead(evidence, threshold))
+        return lead is not None and abs(lead) < self.inconclusive_llr
+
+    def nats(self, lead: float) -> float | None:
+        """A lead as an LLR; None for an uncalibrated model, of which nobody knows what a lead is worth."""
         if self.model is None:
-            return False
-        nats_per_unit = self.model.slope if self.threshold.on_score else 1.0
-        return nats_per_unit * abs(self.lead(evidence, threshold)) < self.inconclusive_llr
+            return None
+        return lead * self.model.slope if self.threshold.on_score else lead
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ class RankedCandidate:
 class Identification:
     """An identification: the best candidate's evidence, and its lead over the second.
 
-    `speaker_id` is None unless the decision is `match`. `margin` is in nats, in score where that decides, and
-    None with fewer than two candidates.
+    `speaker_id` is None unless the decision is `match`. `margin` is in nats, and None with fewer than two
+    candidates and for an uncalibrated model.
     """
 
     decision: IdentifyDecision
@@ -174,15 +178,15 @@ def decide_identify(
     """Judge the candidates of a search, given best first and two or more where there are as many.
 
     A doubtful recording near the threshold is `inconclusive`, a best below the threshold `no_match`, a second
-    less than `margin` behind the best `ambiguous`, wherever it stands itself. `margin` is in nats, or in
-    score where that decides.
+    less than `margin` nats behind the best `ambiguous`, wherever it stands itself. Of an uncalibrated model no
+    match is ambiguous.
     """
     if not candidates:
         return Identification("no_match", "no_candidates", None, None, None)
     best = candidates[0].evidence
     lead = None
     if len(candidates) > 1:
-        lead = policy.lead(best, 0.0) - policy.lead(candidates[1].evidence, 0.0)
+        lead = policy.nats(policy.lead(best, 0.0) - policy.lead(candidates[1].evidence, 0.0))
     decision: IdentifyDecision = "match"
     reason = None
     if doubtful and policy.near(best, threshold):

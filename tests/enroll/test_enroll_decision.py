@@ -156,3 +156,12 @@ def test_error_rates_are_those_of_like_comparisons() -> None:
     assert rates(Evidence(0.5, 1.0, bands=("wide", "narrow"))) == ErrorRates(0.012, 0.2)
     assert rates(Evidence(0.5, 1.0, outside=("probe_speech",))) is None
     assert ON_SCORE.threshold.rates(Evidence(0.5, 1.0)) is None
+
+
+def test_a_lead_in_score_counts_as_what_it_is_worth() -> None:
+    found = [RankedCandidate(name, Evidence(value, 0.0)) for name, value in (("a", 0.6), ("b", 0.58))]
+    assert decide_identify(found, 0.5, 0.7, ON_SCORE, []).decision == "ambiguous"  # 0.02 is 0.4 nats
+    assert decide_identify(found, 0.5, 0.3, ON_SCORE, []).decision == "match"
+    bare = [RankedCandidate(c.speaker_id, Evidence(c.evidence.score, None)) for c in found]
+    made = decide_identify(bare, 0.5, 0.7, UNCALIBRATED, [])
+    assert (made.decision, made.margin) == ("match", None)

@@ -39,8 +39,8 @@ def test_verify_tells_two_voices_apart(make_service: Any) -> None:
     assert same["llr"] > other["llr"]
     for answer in (same, other):
         threshold = answer["threshold"]
-        assert (answer["decision"] == "accept") == (answer["score"] >= threshold["value"])
-        assert (threshold["source"], threshold["operating_point"]) == ("calibrated", "eer")
+        assert (answer["decision"] == "accept") == (answer["llr"] >= threshold["llr"])
+        assert (threshold["source"], threshold["operating_point"]) == ("calibrated", "fmr=0.01")
         assert answer["template"]["enrollments"] == 2
         stages = {"queue", "store", "decode", "speech", "embed", "search", "total"}
         assert stages == answer["timings_ms"].keys()
@@ -68,7 +68,7 @@ def test_identify_finds_knows_and_narrows(service: Any) -> None:
     assert [c["rank"] for c in found["candidates"]] == [1, 2, 3]
     assert found["searched"] == 3
     assert found["threshold"]["fpir"] == 0.05
-    assert found["margin"] == pytest.approx(found["score"] - found["candidates"][1]["score"])
+    assert found["margin"] == pytest.approx(found["llr"] - found["candidates"][1]["llr"])
     among = service.post("/v1/identify?candidates=ann&candidates=bob", content=voice_of("cat", 5)).json()
     assert among["searched"] == 2
     assert {c["speaker_id"] for c in among["candidates"]} == {"ann", "bob"}
