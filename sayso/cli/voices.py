@@ -66,6 +66,9 @@ def enroll(
     refused = [row for row, _ in outcomes if row.outcome == "refused"]
     for row in refused:
         typer.echo(f"sayso: {row.path}: {row.detail}", err=True)
+    for row, item in outcomes:
+        for warning in item.enrollment.warnings + item.audio.warnings if item else []:
+            common.warn(f"{row.path}: {warning}")
     added = [item for _, item in outcomes if item is not None]
     answers = [asdict(row) if item is None else item.model_dump() for row, item in outcomes]
     if added or as_json:

@@ -116,7 +116,9 @@ async def enroll(request: Request, key: Enroller, speaker_id: str) -> Enrollment
     """Add a recording to the speaker; several add up until `remaining_speech_s` is 0."""
     (data,) = await recordings(request)
     retry_key = request.headers.get(HEADER)
-    enrollment_id = id_from("enr", key.id, speaker_id, retry_key, data.data) if retry_key else None
+    enrollment_id = (
+        id_from("enr", key.id, speaker_id, retry_key, data.data, data.channel) if retry_key else None
+    )
     return await work(request, key, engine_of(request).enroll, speaker_id, data, enrollment_id)
 
 
