@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from sayso.domain.evidence import LlrModel
+from sayso.domain.evidence import ANY, LlrModel
 
 RARE = 0.01  # of the same-speaker trials lie below the floor of cohesion
 
@@ -27,28 +27,12 @@ class TrialIdentity:
 
 
 @dataclass(frozen=True)
-class ErrorRates:
-    """The shares of the non-targets that were accepted and of the targets that were rejected."""
-
-    fmr: float
-    fnmr: float
-
-
-@dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold (accept when LLR >= threshold) and the error rates measured at it, as fractions.
-
-    `by_bands` has them for each pair of bands, of template and probe, such as `wide/narrow`.
-    """
+    """A threshold (accept when LLR >= threshold) and the error rates measured at it, as fractions."""
 
     threshold: float
     fmr: float
     fnmr: float
-    by_bands: Mapping[str, ErrorRates] = field(default_factory=dict)
-
-    def rates(self, template_band: str, probe_band: str) -> ErrorRates:
-        """Those of a comparison of these bands; of all comparisons where they were not measured apart."""
-        return self.by_bands.get(f"{template_band}/{probe_band}", ErrorRates(self.fmr, self.fnmr))
 
 
 @dataclass(frozen=True)
@@ -107,7 +91,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How comparisons under one model become decisions. Thresholds, curve and histogram are of LLRs.
+    """How comparisons under one model become decisions. Thresholds, curves and histogram are of LLRs.
+
+    Each operating point has a threshold for each pair of bands, of template and probe, such as `wide/narrow`,
+    and one for any other pair (`ANY`); so have the false match curves.
 
     `search_growth` says how a search's false positives grow with the number of speakers compared, N: as those
     of N ** search_growth independent comparisons. Below `cohesion_floor` (a cosine) lies 1 in 100 of the
@@ -116,8 +103,8 @@ class Calibration:
 
     trials: tuple[TrialIdentity, ...]
     llr: LlrModel
-    operating_points: dict[str, OperatingPoint]
-    false_match_curve: FalseMatchCurve
+    operating_points: Mapping[str, Mapping[str, OperatingPoint]]
+    false_match_curves: Mapping[str, FalseMatchCurve]
     histogram: Histogram
     cohesion_floor: float
     search_growth: float = 1.0
@@ -127,8 +114,13 @@ class Calibration:
         return {
             "trials": [asdict(identity) for identity in self.trials],
             "llr": self.llr.to_dict(),
-            "operating_points": {name: asdict(point) for name, point in self.operating_points.items()},
-            "false_match_curve": _lists(asdict(self.false_match_curve)),
+            "operating_points": {
+                name: {pair: asdict(point) for pair, point in points.items()}
+                for name, points in self.operating_points.items()
+            },
+            "false_match_curves": {
+                pair: _lists(asdict(curve)) for pair, curve in self.false_match_curves.items()
+            },
             "histogram": _lists(asdict(self.histogram)),
             "cohesion_floor": self.cohesion_floor,
             "search_growth": self.search_growth,
@@ -136,50 +128,64 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> Calibration:
-        """Read what `to_dict` wrote, or the entry of a card of schema 1, whose thresholds are scores.
+        """Read what `to_dict` wrote. ValueError, KeyError or TypeError for anything else."""
+        histogram = entry["histogram"]
+        return cls(
+            tuple(TrialIdentity(**identity) for identity in entry["trials"]),
+            LlrModel.from_dict(entry["llr"]),
+            {
+                str(name): {str(pair): _point(point) for pair, point in points.items()}
+                for name, points in entry["operating_points"].items()
+            },
+            {str(pair): _curve(curve) for pair, curve in entry["false_match_curves"].items()},
+            Histogram(*(tuple(map(float, histogram[part])) for part in ("edges", "target", "nontarget"))),
+            float(entry["cohesion_floor"]),
+            float(entry["search_growth"]),
+        )
+
+    @classmethod
+    def from_schema_1(cls, entry: dict[str, Any]) -> Calibration:
+        """Read the entry of a card of schema 1, whose thresholds are scores: they become LLRs on its line.
 
         ValueError, KeyError or TypeError for anything else.
         """
-        curve, points = entry["false_match_curve"], entry["operating_points"]
-        if "slope" in entry["llr"]:
-            model = LlrModel.line(float(entry["llr"]["slope"]), float(entry["llr"]["offset"]))
-            slope, offset = model.slope, model.offset
-        else:
-            model, slope, offset = LlrModel.from_dict(entry["llr"]), 1.0, 0.0
-        trials = entry["trials"] if isinstance(entry["trials"], list) else [entry["trials"]]
-        histogram = entry["histogram"]
+        slope, offset = float(entry["llr"]["slope"]), float(entry["llr"]["offset"])
+        curve, histogram = entry["false_match_curve"], entry["histogram"]
+        points = {
+            str(name): {ANY: _point(p | {"threshold": slope * float(p["threshold"]) + offset})}
+            for name, p in entry["operating_points"].items()
+        }
         return cls(
-            tuple(TrialIdentity(**identity) for identity in trials),
-            model,
+            (TrialIdentity(**entry["trials"]),),
+            LlrModel.line(slope, offset),
+            points,
             {
-                str(name): OperatingPoint(
-                    slope * float(p["threshold"]) + offset,
-                    float(p["fmr"]),
-                    float(p["fnmr"]),
-                    {str(b): ErrorRates(**rates) for b, rates in p.get("by_bands", {}).items()},
+                ANY: FalseMatchCurve(
+                    tuple(map(float, curve["fmr"])),
+                    tuple(slope * float(t) + offset for t in curve["threshold"]),
+                    slope * float(curve["tail_scale"]),
                 )
-                for name, p in points.items()
             },
-            FalseMatchCurve(
-                tuple(map(float, curve["fmr"])),
-                tuple(slope * float(t) + offset for t in curve["threshold"]),
-                slope * float(curve["tail_scale"]),
-            ),
             Histogram(
                 tuple(slope * float(edge) + offset for edge in histogram["edges"]),
                 tuple(float(height) / slope for height in histogram["target"]),
                 tuple(float(height) / slope for height in histogram["nontarget"]),
             ),
-            float(entry.get("cohesion_floor", _quantile(histogram, RARE))),
-            float(entry.get("search_growth", 1.0)),
+            _quantile(histogram, RARE),
         )
 
-    def search_threshold(self, fpir: float, searched: int) -> CurvePoint:
+    def point(self, name: str, bands: str = ANY) -> OperatingPoint:
+        """An operating point as it is for a pair of bands."""
+        points = self.operating_points[name]
+        return points.get(bands, points[ANY])
+
+    def search_threshold(self, fpir: float, searched: int, bands: str = ANY) -> CurvePoint:
         """The threshold at which a stranger matches anybody of `searched` with probability `fpir`.
 
         An empty search is judged as one of a single speaker. ValueError for a rate outside (0, 1).
         """
-        return self.false_match_curve.threshold_for(self.comparison_fmr(fpir, searched))
+        curve = self.false_match_curves.get(bands, self.false_match_curves[ANY])
+        return curve.threshold_for(self.comparison_fmr(fpir, searched))
 
     def comparison_fmr(self, fpir: float, searched: int) -> float:
         """The FMR of one comparison at which `searched` of them together have this FPIR."""
@@ -187,6 +193,15 @@ class Calibration:
             raise ValueError(f"a false-positive identification rate is in (0, 1), not {fpir}")
         # expm1 and log1p keep the digits that 1 - (1 - x) would lose for a large N.
         return -math.expm1(math.log1p(-fpir) / max(1, searched) ** self.search_growth)
+
+
+def _point(entry: dict[str, Any]) -> OperatingPoint:
+    return OperatingPoint(float(entry["threshold"]), float(entry["fmr"]), float(entry["fnmr"]))
+
+
+def _curve(entry: dict[str, Any]) -> FalseMatchCurve:
+    fmr, threshold = (tuple(map(float, entry[part])) for part in ("fmr", "threshold"))
+    return FalseMatchCurve(fmr, threshold, float(entry["tail_scale"]))
 
 
 def _quantile(histogram: dict[str, Any], share: float) -> float:

@@ -2,8 +2,8 @@
 
 The evidence is the cosine of both vectors after the mean of their band was taken off each ("centring"). The
 tenant's own templates shift that mean. Beside it stand the net speech of both sides, the number of recordings
-in the template, the band of both, and how few people the tenant has. A logistic regression turns all of it
-into a log-likelihood ratio (natural log). Decision 30 has the measurements.
+in the template, and how few people the tenant has. A logistic regression, one for each pair of bands, turns
+all of it into a log-likelihood ratio (natural log). Decision 30 has the measurements.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ FEATURES = (
     "log_probe_speech",
     "log_template_speech",
     "log_recordings",
-    "narrow_probe",
-    "narrow_template",
     "centre_share",
 )
+PAIRS = tuple(f"{template}/{probe}" for template in BANDS for probe in BANDS)
+ANY = ""  # in place of a pair of bands
 
 
 @dataclass(frozen=True)
@@ -104,19 +104,11 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class LlrModel:
-    """`offset` plus the weighted features is the LLR. A weight that is absent is 0.
-
-    `centres` are the mean templates `[dim]` of the calibration's speakers, by band. What a tenant's templates
-    differ from them on average counts as theirs: `shift` is that mean, with `centre_weight` templates that do
-    not differ beside the tenant's own. Without centres nothing is centred.
-    """
+class Regression:
+    """`offset` plus the weighted features is the LLR. A weight that is absent is 0."""
 
     offset: float
     weights: Mapping[str, float]
-    centres: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    centre_weight: float = 0.0
-    conditions: Conditions | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.weights) - set(FEATURES)
@@ -124,6 +116,38 @@ class LlrModel:
             raise ValueError(f"unknown features in the calibration: {', '.join(sorted(unknown))}")
         if not self.slope > 0:
             raise ValueError("a higher score must speak for the same speaker")
+
+    @property
+    def slope(self) -> float:
+        """How much the LLR rises with the cosine."""
+        return self.weights.get("score", 0.0) + self.weights.get("centred", 0.0)
+
+    def of(self, columns: Floats) -> Floats:
+        """LLRs of a design `[trials, features]`."""
+        weights = np.array([self.weights.get(name, 0.0) for name in FEATURES])
+        llrs: Floats = columns @ weights + self.offset
+        return llrs
+
+
+@dataclass(frozen=True)
+class LlrModel:
+    """One regression for each pair of bands that was calibrated, and one for any other.
+
+    `centres` are the mean templates `[dim]` of the calibration's speakers, by band. What a tenant's templates
+    differ from them on average counts as theirs: `shift` is that mean, with `centre_weight` templates that do
+    not differ beside the tenant's own. Without centres nothing is centred.
+    """
+
+    regressions: Mapping[str, Regression]
+    centres: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    centre_weight: float = 0.0
+    conditions: Conditions | None = None
+
+    def __post_init__(self) -> None:
+        if ANY not in self.regressions or not set(self.regressions) <= {ANY, *PAIRS}:
+            raise ValueError(
+                f"regressions are needed for any pair of bands, and may be for {', '.join(PAIRS)}"
+            )
         if self.centres:
             if set(self.centres) != set(BANDS) or len({len(c) for c in self.centres.values()}) != 1:
                 raise ValueError(f"centres are needed for the bands {', '.join(BANDS)}, all of one dimension")
@@ -132,13 +156,13 @@ class LlrModel:
 
     @classmethod
     def line(cls, slope: float, offset: float) -> LlrModel:
-        """LLR = slope * cosine + offset, as a calibration on pairs of recordings gives."""
-        return cls(offset, {"score": slope})
+        """LLR = slope * cosine + offset, as a calibration on pairs of recordings gave."""
+        return cls({ANY: Regression(offset, {"score": slope})})
 
     @property
     def slope(self) -> float:
-        """How much the LLR rises with the cosine."""
-        return self.weights.get("score", 0.0) + self.weights.get("centred", 0.0)
+        """How much the LLR rises with the cosine, whatever the bands."""
+        return self.regressions[ANY].slope
 
     @cached_property
     def _centres(self) -> dict[str, Floats]:
@@ -173,14 +197,26 @@ class LlrModel:
             centred = cosine(
                 a - self.centre(template_side.band) - shift, b - self.centre(probe_side.band) - shift
             )
-        columns = self.design(
+        many = self.llrs(
             np.array([score]),
             np.array([centred]),
             Sides.of([template_side]),
             Sides.of([probe_side]),
             np.array([count]),
         )
-        return float(self.of(columns)[0])
+        return float(many[0])
+
+    def llrs(
+        self, score: Floats, centred: Floats, templates: Sides, probes: Sides, counts: NDArray[np.int64]
+    ) -> Floats:
+        """The LLRs `[trials]` of many comparisons; the arguments are as for `design`."""
+        columns = self.design(score, centred, templates, probes, counts)
+        llrs = self.regressions[ANY].of(columns)
+        for number, pair in enumerate(PAIRS):
+            own = pair_numbers(templates, probes) == number
+            if pair in self.regressions and own.any():
+                llrs[own] = self.regressions[pair].of(columns[own])
+        return llrs
 
     def design(
         self,
@@ -206,21 +242,17 @@ class LlrModel:
                 centred,
                 np.log(np.maximum(spoken, SHORTEST_S)),
                 np.log(templates.recordings),
-                probes.narrow,
-                templates.narrow,
                 share,
             ]
         ).astype(np.float64)
 
-    def of(self, columns: Floats) -> Floats:
-        """LLRs `[trials]` of a design `[trials, features]`."""
-        weights = np.array([self.weights.get(name, 0.0) for name in FEATURES])
-        llrs: Floats = columns @ weights + self.offset
-        return llrs
-
     def to_dict(self) -> dict[str, Any]:
         """The card's entry, ready for JSON."""
-        entry: dict[str, Any] = {"offset": self.offset, "weights": dict(self.weights)}
+        entry: dict[str, Any] = {
+            "regressions": {
+                pair: {"offset": r.offset, "weights": dict(r.weights)} for pair, r in self.regressions.items()
+            }
+        }
         if self.centres:
             entry["centres"] = {band: list(centre) for band, centre in self.centres.items()}
             entry["centre_weight"] = self.centre_weight
@@ -247,12 +279,21 @@ class LlrModel:
                 tuple(c["tenant_sizes"]),
             )
         return cls(
-            float(entry["offset"]),
-            {str(name): float(weight) for name, weight in entry["weights"].items()},
+            {
+                str(pair): Regression(
+                    float(r["offset"]), {str(name): float(weight) for name, weight in r["weights"].items()}
+                )
+                for pair, r in entry["regressions"].items()
+            },
             {band: tuple(map(float, centre)) for band, centre in entry.get("centres", {}).items()},
             float(entry.get("centre_weight", 0.0)),
             conditions,
         )
+
+
+def pair_numbers(templates: Sides, probes: Sides) -> NDArray[np.int64]:
+    """Which of `PAIRS` each comparison is of, `[trials]`."""
+    return 2 * templates.narrow.astype(np.int64) + probes.narrow
 
 
 def cosine(a: Floats, b: Floats) -> float:

@@ -5,12 +5,12 @@ model decides by its LLR; a threshold that somebody set on purpose is one on the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sayso.domain.calibration import ErrorRates, OperatingPoint
-from sayso.domain.evidence import Band, LlrModel, Side
+from sayso.domain.calibration import OperatingPoint
+from sayso.domain.evidence import ANY, Band, LlrModel, Side
 from sayso.enroll.cohort import Cohort
 from sayso.enroll.types import Template, Vector
 from sayso.enroll.vectors import score
@@ -41,22 +41,29 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where to decide: on the LLR, or on the score where `on_score`.
-
-    `point` is the calibration's, with its error rates; None for a threshold that somebody set.
-    """
+    """Where to decide: on the LLR at the calibration's points by bands, or on a score that was set."""
 
     name: str
-    value: float
     source: str
-    point: OperatingPoint | None = None
-    on_score: bool = False
+    points: Mapping[str, OperatingPoint] | None = None
+    score: float = 0.0
 
-    def rates(self, evidence: Evidence) -> ErrorRates | None:
-        """The error rates measured at this threshold on such evidence; None where nobody measured."""
-        if self.point is None or evidence.outside:
-            return None
-        return self.point.rates(*evidence.bands)
+    def value(self, evidence: Evidence) -> float:
+        """The threshold for such evidence."""
+        return self.score if self.points is None else self._point(evidence).threshold
+
+    def rates(self, evidence: Evidence) -> OperatingPoint | None:
+        """The point with the error rates measured on such evidence; None where nobody measured."""
+        return None if self.points is None or evidence.outside else self._point(evidence)
+
+    @property
+    def on_score(self) -> bool:
+        """Tell whether the threshold is one on the score, set by somebody."""
+        return self.points is None
+
+    def _point(self, evidence: Evidence) -> OperatingPoint:
+        points = self.points or {}
+        return points.get("/".join(evidence.bands), points[ANY])
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def decide_verify(evidence: Evidence, policy: Policy, doubtful: Sequence[str]) -
 
     `doubtful` names what is wrong with the recording (`short_speech`, `noisy`, ...), the weightiest first.
     """
-    threshold = policy.threshold.value
+    threshold = policy.threshold.value(evidence)
     if doubtful and policy.near(evidence, threshold):
         return Decision("inconclusive", doubtful[0], evidence)
     return Decision("accept" if policy.lead(evidence, threshold) >= 0 else "reject", None, evidence)
@@ -178,8 +185,8 @@ def decide_identify(
     """Judge the candidates of a search, given best first and two or more where there are as many.
 
     A doubtful recording near the threshold is `inconclusive`, a best below the threshold `no_match`, a second
-    less than `margin` nats behind the best `ambiguous`, wherever it stands itself. Of an uncalibrated model no
-    match is ambiguous.
+    less than `margin` nats behind the best `ambiguous`, wherever it stands itself. Of an uncalibrated model
+    no match is ambiguous.
     """
     if not candidates:
         return Identification("no_match", "no_candidates", None, None, None)

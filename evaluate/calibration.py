@@ -10,13 +10,12 @@ import numpy.typing as npt
 from sayso.domain.calibration import (
     RARE,
     Calibration,
-    ErrorRates,
     FalseMatchCurve,
     Histogram,
     OperatingPoint,
     TrialIdentity,
 )
-from sayso.domain.evidence import FEATURES, Conditions, LlrModel, Range
+from sayso.domain.evidence import ANY, FEATURES, Conditions, LlrModel, Range, Regression
 from sayso.evaluate.arrays import BoolArray, FloatArray, checked_scores, checked_trials
 from sayso.evaluate.metrics import cllr, eer, error_rates, threshold_at_fmr
 from sayso.evaluate.tenants import (
@@ -44,6 +43,7 @@ CURVE_FLOOR_TRIALS = 10  # the curve's lowest FMR still lets this many non-targe
 TAIL_FMR = 0.01  # the tail is fitted to this share of the non-targets,
 TAIL_TRIALS = 100  # and to no fewer than this many of them (in a short list: the highest third)
 
+FEWEST = 100  # trials of a class that a pair of bands needs for a regression of its own
 CENTRE_WEIGHTS = (1.0, 2.0, 4.0, 8.0)  # of the calibration's mean beside the tenant's templates
 GROWTHS = np.linspace(0.3, 1.0, 71)
 SEARCH_SIZES = (5, 10, 20, 50, 100, 200, 400)
@@ -64,17 +64,15 @@ def fit_on_templates(
     conditions = _conditions(comparisons)
     fits = []
     for weight in centre_weights:
-        empty = LlrModel(0.0, {"centred": 1.0}, middle, weight, conditions)
+        empty = LlrModel({ANY: Regression(0.0, {"centred": 1.0})}, middle, weight, conditions)
         parts = [gather(empty, c, TENANT_SIZES, seed) for seed, c in enumerate(comparisons)]
         evidence = balanced(Evidence.joined(parts))
         model = fit_llr_model(evidence, empty)
-        llrs = model.of(evidence.columns(model))
+        llrs = evidence.llrs(model)
         fits.append((cllr(llrs, evidence.labels), weight, model, llrs, evidence))
     _, _, model, llrs, evidence = min(fits, key=lambda fit: fit[:2])
     growth = _search_growth(model, comparisons[0])
-    return _decisions(
-        model, llrs, evidence.score, evidence.labels, evidence.condition, tuple(identities), growth
-    )
+    return _decisions(model, llrs, evidence, tuple(identities), growth)
 
 
 @dataclass(frozen=True)
@@ -105,13 +103,16 @@ def held_out(
         progress(done, len(together))
         others = [of_groups(c, np.setdiff1d(everybody, left_out)) for c in comparisons]
         fitted = fit_on_templates(others, (), (centre_weight,))
-        threshold = fitted.operating_points["fmr=0.01"].threshold
         for c in comparisons:
             tried = gather(fitted.llr, of_groups(c, np.asarray(left_out)), (max(TENANT_SIZES),))
-            llrs = fitted.llr.of(tried.columns(fitted.llr))
+            pairs = tried.pairs()
+            thresholds = {
+                pair: fitted.point("fmr=0.01", pair).threshold for pair in np.unique(pairs).tolist()
+            }
+            over = tried.llrs(fitted.llr) - np.array([thresholds[pair] for pair in pairs.tolist()])
             for group in left_out:
                 own = tried.group == group
-                accepted, labels = llrs[own] >= threshold, tried.labels[own]
+                accepted, labels = over[own] >= 0, tried.labels[own]
                 if labels.any() and not labels.all():
                     fmr, fnmr = float(accepted[~labels].mean()), float(1.0 - accepted[labels].mean())
                     rows.append(
@@ -123,16 +124,26 @@ def held_out(
 
 
 def fit_llr_model(evidence: Evidence, empty: LlrModel) -> LlrModel:
-    """`empty` with the offset and weights of the lowest Cllr on `evidence`, by logistic regression.
+    """`empty` with the regressions of the lowest Cllr on `evidence`: one over all, one for each pair of
+    bands.
 
     All features are used but the plain score, which the centred one replaces. ValueError for a model that is
     no better than chance.
     """
-    columns = evidence.columns(empty)
+    columns, pairs = evidence.columns(empty), evidence.pairs()
+    regressions = {ANY: _regression(columns, evidence.labels)}
+    for pair in np.unique(pairs).tolist():
+        own = pairs == pair
+        if min(evidence.labels[own].sum(), (~evidence.labels[own]).sum()) >= FEWEST:
+            regressions[pair] = _regression(columns[own], evidence.labels[own])
+    return replace(empty, regressions=regressions)
+
+
+def _regression(columns: FloatArray, labels: BoolArray) -> Regression:
     used = [i for i, name in enumerate(FEATURES) if name != "score" and np.ptp(columns[:, i]) > 0]
-    weights, offset = _fit_logistic(columns[:, used], evidence.labels)
+    weights, offset = _fit_logistic(columns[:, used], labels)
     named = {FEATURES[i]: round(float(w), DECIMALS) for i, w in zip(used, weights, strict=True)}
-    return replace(empty, offset=round(offset, DECIMALS), weights=named)
+    return Regression(round(offset, DECIMALS), named)
 
 
 def fit_llr_line(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, float]:
@@ -211,7 +222,7 @@ def _search_growth(model: LlrModel, comparisons: Comparisons) -> float:
     c = comparisons
     evidence = gather(model, c, (max(SEARCH_SIZES),))
     nontargets = evidence.take(~evidence.labels)
-    llrs = model.of(nontargets.columns(model))
+    llrs = nontargets.llrs(model)
     thresholds = np.quantile(llrs, 1.0 - np.geomspace(0.02, 0.0005, 12))
     fmr = np.mean(llrs[:, None] >= thresholds, axis=0)
     measured = {size: rate for size, (rate, _) in search_rates(model, c, SEARCH_SIZES, thresholds).items()}
@@ -232,44 +243,39 @@ def _search_growth(model: LlrModel, comparisons: Comparisons) -> float:
 def _decisions(
     model: LlrModel,
     llrs: FloatArray,
-    scores: FloatArray,
-    target: BoolArray,
-    conditions: npt.NDArray[np.str_],
+    evidence: Evidence,
     identities: tuple[TrialIdentity, ...],
     growth: float,
 ) -> Calibration:
-    nontargets = llrs[~target]
-    thresholds = {
-        "eer": eer(llrs, target).threshold,
-        "fmr=0.01": threshold_at_fmr(nontargets, 0.01),
-        "fmr=0.001": threshold_at_fmr(nontargets, 0.001),
-    }
-    points = {}
-    for name, exact in thresholds.items():
-        threshold = _rounded_up(exact)  # rates are those of the threshold as it is stored
-        points[name] = OperatingPoint(
-            threshold,
-            *_rates(llrs, target, threshold),
-            by_bands={
-                bands: ErrorRates(*_rates(llrs[conditions == bands], target[conditions == bands], threshold))
-                for bands in np.unique(conditions).tolist()
-                if bands
-            },
-        )
+    target, pairs = evidence.labels, evidence.pairs()
+    rows = {ANY: np.ones(len(llrs), np.bool_)}
+    rows |= {pair: pairs == pair for pair in model.regressions if pair != ANY}
+    points: dict[str, dict[str, OperatingPoint]] = {name: {} for name in ("eer", "fmr=0.01", "fmr=0.001")}
+    for pair, own in rows.items():
+        nontargets = llrs[own & ~target]
+        exact = {
+            "eer": eer(llrs[own], target[own]).threshold,
+            "fmr=0.01": threshold_at_fmr(nontargets, 0.01),
+            "fmr=0.001": threshold_at_fmr(nontargets, 0.001),
+        }
+        for name, value in exact.items():
+            points[name][pair] = _measured(llrs[own], target[own], value)
     return Calibration(
         trials=identities,
         llr=model,
         operating_points=points,
-        false_match_curve=false_match_curve(nontargets),
-        histogram=_histogram(llrs[target], nontargets),
-        cohesion_floor=round(float(np.quantile(scores[target], RARE)), DECIMALS),
+        false_match_curves={pair: false_match_curve(llrs[own & ~target]) for pair, own in rows.items()},
+        histogram=_histogram(llrs[target], llrs[~target]),
+        cohesion_floor=round(float(np.quantile(evidence.score[target], RARE)), DECIMALS),
         search_growth=growth,
     )
 
 
-def _rates(llrs: FloatArray, target: BoolArray, threshold: float) -> tuple[float, float]:
-    fmr, fnmr = error_rates(llrs, target, threshold)
-    return round(fmr, DECIMALS), round(fnmr, DECIMALS)
+def _measured(llrs: FloatArray, target: BoolArray, threshold: float) -> OperatingPoint:
+    """The point as it will be stored: rates are those of the rounded threshold, not of the exact one."""
+    stored = _rounded_up(threshold)
+    rates = error_rates(llrs, target, stored)
+    return OperatingPoint(stored, round(rates.fmr, DECIMALS), round(rates.fnmr, DECIMALS))
 
 
 def false_match_curve(nontarget_scores: npt.ArrayLike) -> FalseMatchCurve:

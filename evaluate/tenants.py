@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sayso.domain.evidence import BANDS, Floats, LlrModel, Sides
+from sayso.domain.evidence import BANDS, PAIRS, Floats, LlrModel, Sides, pair_numbers
 from sayso.evaluate.arrays import BoolArray, FloatArray, IntArray
 
 TENANT_SIZES = (1, 5, 20, 100, 400)
@@ -80,6 +80,14 @@ class Evidence:
     def columns(self, model: LlrModel) -> Floats:
         """The design `[trials, features]` that `model` weighs."""
         return model.design(self.score, self.centred, self.templates, self.probes, self.others)
+
+    def llrs(self, model: LlrModel) -> Floats:
+        """What `model` makes of the trials, `[trials]`."""
+        return model.llrs(self.score, self.centred, self.templates, self.probes, self.others)
+
+    def pairs(self) -> npt.NDArray[np.str_]:
+        """The bands of each trial, such as `wide/narrow`, `[trials]`."""
+        return np.array(PAIRS)[pair_numbers(self.templates, self.probes)]
 
     def take(self, rows: IntArray | BoolArray) -> Evidence:
         """Some of the trials, by index or mask; an index may come twice."""
@@ -300,5 +308,5 @@ def _best_llrs(model: LlrModel, c: Comparisons, tenant: IntArray, probes: IntArr
         centred = _rowwise(a, differences - shift)
         score = heard @ c.templates.vectors[t].astype(np.float64)
         own = c.templates.sides.take(np.full(len(probes), t))
-        best = np.maximum(best, model.of(model.design(score, centred, own, sides, counts)))
+        best = np.maximum(best, model.llrs(score, centred, own, sides, counts))
     return best

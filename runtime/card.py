@@ -139,7 +139,8 @@ def read_card(model: bytes, name: str) -> ModelCard:
         calibration = entries.pop("calibration", None)
         card = _adapter.validate_json(json.dumps(entries | {"schema": SCHEMA}))
         if calibration is not None:
-            card = replace(card, calibration=Calibration.from_dict(calibration))
+            read = Calibration.from_schema_1 if schema == 1 else Calibration.from_dict
+            card = replace(card, calibration=read(calibration))
         if not 0 < card.window_samples <= LONGEST_WINDOW:
             raise ValueError(
                 f"a window of {card.window_samples} samples; 1 to {LONGEST_WINDOW} can be served"

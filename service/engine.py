@@ -229,7 +229,8 @@ class Engine:
             )
             admitted = [c.speaker_id for c in nearest if c.speaker_id not in barred]
             candidates = self.judge.rank(call.tenant, admitted, model, heard, vector)
-            value, threshold = model.search_threshold(self.settings.identify_fpir, searched)
+            nearest_evidence = candidates[0].evidence if candidates else None
+            value, threshold = model.search_threshold(self.settings.identify_fpir, searched, nearest_evidence)
             margin = self.settings.identify_margin
             while True:
                 decided = decide_identify(
@@ -252,8 +253,6 @@ class Engine:
         if not call.scores:
             shown = [c for c in shown if c.speaker_id == decided.speaker_id]
         best = decided.evidence
-        if best is not None:
-            threshold = threshold.model_copy(update={"cohort": best.cohort, "outside": list(best.outside)})
         self._count("identify", decided.decision, best, model)
         self._log(call, "identify", decided.decision, best, model, decided.speaker_id)
         return Identification(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sayso.domain.calibration import Calibration
+from sayso.domain.evidence import ANY
 from sayso.enroll.decision import Evidence, Policy, Threshold
 from sayso.runtime.embedder import Embedder
 from sayso.runtime.errors import ModelError
@@ -48,45 +49,49 @@ class ServedModel:
         """The threshold of a comparison as it is answered. Its error rates are left out where they do not
         hold.
         """
-        point = self.decides().threshold
-        rates = point.rates(evidence)
+        threshold = self.decides().threshold
+        value, rates = threshold.value(evidence), threshold.rates(evidence)
         return ThresholdOut(
-            llr=None if point.on_score else point.value,
-            score=point.value if point.on_score else None,
-            operating_point=point.name,
-            source=point.source,
+            llr=None if threshold.on_score else value,
+            score=value if threshold.on_score else None,
+            operating_point=threshold.name,
+            source=threshold.source,
             fmr=rates.fmr if rates else None,
             fnmr=rates.fnmr if rates else None,
             cohort=evidence.cohort,
             outside=list(evidence.outside),
         )
 
-    def search_threshold(self, fpir: float, searched: int) -> tuple[float, IdentifyThreshold]:
-        """The threshold for a search among `searched` speakers, and how it is answered."""
-        point = self.decides().threshold
-        if self.calibration is None or point.on_score:
-            return point.value, IdentifyThreshold(
-                llr=None if point.on_score else point.value,
-                score=point.value if point.on_score else None,
-                operating_point=point.name,
-                source=point.source,
+    def search_threshold(
+        self, fpir: float, searched: int, best: Evidence | None
+    ) -> tuple[float, IdentifyThreshold]:
+        """The threshold for a search of `searched` speakers, `best` the nearest, and how it is answered."""
+        threshold = self.decides().threshold
+        cohort, outside = (best.cohort, list(best.outside)) if best else (0, [])
+        if self.calibration is None or threshold.on_score:
+            return threshold.score, IdentifyThreshold(
+                llr=None,
+                score=threshold.score,
+                operating_point=threshold.name,
+                source=threshold.source,
                 fpir=None,
                 fmr=None,
                 extrapolated=False,
-                cohort=0,
-                outside=[],
+                cohort=cohort,
+                outside=outside,
             )
-        read = self.calibration.search_threshold(fpir, searched)
+        bands = "/".join(best.bands) if best else ANY
+        read = self.calibration.search_threshold(fpir, searched, bands)
         return read.threshold, IdentifyThreshold(
             llr=round(read.threshold, 6),
             score=None,
             operating_point=f"fpir={fpir:g}",
-            source=point.source,
+            source=threshold.source,
             fpir=fpir,
             fmr=self.calibration.comparison_fmr(fpir, searched),
             extrapolated=read.extrapolated,
-            cohort=0,
-            outside=[],
+            cohort=cohort,
+            outside=outside,
         )
 
 
@@ -132,12 +137,11 @@ def serve(name: str, embedder: Embedder, settings: Settings) -> ServedModel:
 
 def _threshold(name: str, calibration: Calibration | None, settings: Settings) -> Threshold | None:
     if name in settings.thresholds:
-        return Threshold("set", settings.thresholds[name], "setting", on_score=True)
+        return Threshold("set", "setting", score=settings.thresholds[name])
     if calibration is None:
         return None
     wanted = settings.operating_point
     if wanted not in calibration.operating_points:
         known = ", ".join(calibration.operating_points)
         raise ModelError(f"SAYSO_OPERATING_POINT is {wanted!r}; the model {name!r} was calibrated at {known}")
-    point = calibration.operating_points[wanted]
-    return Threshold(wanted, point.threshold, "calibrated", point)
+    return Threshold(wanted, "calibrated", calibration.operating_points[wanted])

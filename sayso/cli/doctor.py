@@ -183,7 +183,7 @@ def _models(served: dict[str, ServedModel]) -> Iterator[Finding]:
             yield Finding("model", "look", f"{told}: not calibrated, so it refuses to decide", fix)
             continue
         point = model.policy.threshold
-        told += f", threshold {'score' if point.on_score else 'LLR'} {point.value:.2f} at {point.name}"
+        told += f", decides at {point.name}"
         if model.embedder.provider == CPU and cuda_driver_present():
             yield Finding(
                 "model", "look", f"{told}: there is a GPU that it does not use", "pip install '.[cuda]'"

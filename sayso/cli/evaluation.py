@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -153,7 +153,7 @@ def calibrate(
                 f"{listed.name} has {listed.identity().speakers} speakers: thresholds set on fewer than "
                 f"{FEW_SPEAKERS} may be far off for others"
             )
-    worst = fitted.operating_points["eer"].fmr
+    worst = fitted.point("eer", "wide/wide").fmr
     if worst >= USELESS_EER:
         common.warn(f"the model errs on {worst:.0%} of these trials: it hardly tells the speakers apart")
     facts = {"model": str(path), **fitted.to_dict(), "held_out": [asdict(row) for row in tried]}
@@ -163,8 +163,7 @@ def calibrate(
     if json_file:
         json_file.write_text(json.dumps(facts, indent=2) + "\n")
     typer.echo(f"{path.name} calibrated on {', '.join(listed.name for listed, _ in lists)}")
-    for name, point in fitted.operating_points.items():
-        typer.echo(f"  {name:<10} LLR {point.threshold:+.2f}  FMR {point.fmr:.4f}  FNMR {point.fnmr:.4f}")
+    typer.echo("\n".join(points_text(fitted)))
     for row in tried:
         typer.echo(
             f"  {row.group:<18} held out, {row.condition:<13} {row.targets} + {row.nontargets} trials, "
@@ -172,31 +171,51 @@ def calibrate(
         )
 
 
+def points_text(calibration: Calibration) -> list[str]:
+    """A line for each operating point and pair of bands, of template and probe."""
+    return [
+        f"  {name:<10} {pair or 'any bands':<13} LLR {point.threshold:+.2f}  FMR {point.fmr:.4f}  "
+        f"FNMR {point.fnmr:.4f}"
+        for name, points in calibration.operating_points.items()
+        for pair, point in points.items()
+    ]
+
+
 def _decisions(calibration: Calibration, scored: Scored) -> tuple[NDArray[np.float64], list[str]]:
     """The LLR of each trial in a tenant as large as its group, and lines of error rates by tenant size."""
     from sayso.conditions import as_listed
+    from sayso.domain.evidence import ANY
     from sayso.evaluate.tenants import TENANT_SIZES, gather
 
-    compared = as_listed(scored.trials, scored.embedded)
-    model, lines = calibration.llr, []
-    llrs = np.zeros(len(scored.scores))
+    model, labels = calibration.llr, scored.trials.labels
+    if not model.centres:
+        line = model.regressions[ANY]
+        llrs = line.slope * scored.scores + line.offset
+        return llrs, [_rates_text(calibration, llrs, labels, [ANY] * len(llrs), "any number of")]
+    compared, lines = as_listed(scored.trials, scored.embedded), []
     for size in TENANT_SIZES:
-        evidence = gather(model, compared, (size,)) if model.centres else None
-        if evidence is None:
-            llrs = model.slope * scored.scores + model.offset
-        else:
-            llrs = model.of(evidence.columns(model))
-        largest = evidence is None or int(evidence.others.max()) + 1 < size
-        rates = [
-            f"{name} FMR {float((llrs[~scored.trials.labels] >= point.threshold).mean()):.4f} "
-            f"FNMR {float((llrs[scored.trials.labels] < point.threshold).mean()):.4f}"
-            for name, point in calibration.operating_points.items()
-        ]
-        many = "any number of" if evidence is None else str(size if not largest else "all the")
-        lines.append(f"  decisions with {many} people in the tenant: {'; '.join(rates)}")
-        if largest:
+        evidence = gather(model, compared, (size,))
+        llrs = evidence.llrs(model)
+        is_all = int(evidence.others.max()) + 1 < size
+        people = "all the" if is_all else str(size)
+        lines.append(_rates_text(calibration, llrs, labels, evidence.pairs().tolist(), people))
+        if is_all:
             break
     return llrs, lines
+
+
+def _rates_text(
+    calibration: Calibration,
+    llrs: NDArray[np.float64],
+    labels: NDArray[np.bool_],
+    pairs: Sequence[str],
+    people: str,
+) -> str:
+    rates = []
+    for name in calibration.operating_points:
+        accepted = llrs >= [calibration.point(name, pair).threshold for pair in pairs]
+        rates.append(f"{name} FMR {accepted[~labels].mean():.4f} FNMR {1.0 - accepted[labels].mean():.4f}")
+    return f"  decisions with {people} people in the tenant: {'; '.join(rates)}"
 
 
 def read(trials: Path, map_file: Path | None) -> TrialList | TemplateTrials:

@@ -199,10 +199,6 @@ def embed(
     common.show(facts, as_json, f"{out}: {matrix.shape[0]} x {matrix.shape[1]}{note}")
 
 
-def _point(name: str, threshold: float, fmr: float, fnmr: float) -> str:
-    return f"  {name:<11} threshold {threshold:.4f}  FMR {fmr:.4f}  FNMR {fnmr:.4f}"
-
-
 def _precision(card: ModelCard) -> str:
     if card.lowered is None:
         return card.precision
@@ -239,8 +235,7 @@ def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
         lines.append("  calibration   none: it embeds, but does not decide")
     else:
         lines.append(f"  calibration   on {', '.join(t.name for t in card.calibration.trials)}")
-        lines += [
-            "  " + _point(name, p.threshold, p.fmr, p.fnmr)
-            for name, p in card.calibration.operating_points.items()
-        ]
+        from sayso.cli.evaluation import points_text
+
+        lines += ["  " + line for line in points_text(card.calibration)]
     return "\n".join(lines)
