@@ -4,7 +4,7 @@ EnrollError
 ├── SpeakerNotFound, SpeakerExists
 ├── SpeakerNotEnrolled, SpeakerOptedOut, ModelMismatch    the speaker cannot be compared now
 ├── AttemptsDelayed, SpeakerLocked                        too many failures in a row
-├── RecordingReplayed
+├── RecordingReplayed, SameRecording, UnlikeEarlier       the recording may not be used for this
 ├── EnrollmentNotFound, TooManyEnrollments
 ├── KeyNotFound
 ├── IdempotencyKeyReused

@@ -38,6 +38,7 @@ _SESSION = (
 )
 _PATIENT = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 _LEAST_PGVECTOR = (0, 8)  # whose HNSW scans go on until enough is found
+_STANDBY = "the server is a standby and takes no changes"
 _FIX = "Check that the server runs, accepts changes and can be reached; Sayso goes on by itself when it does."
 
 Pool = ConnectionPool[psycopg.Connection[Row]]
@@ -56,6 +57,9 @@ class PostgresDatabase:
         self._closed = False
         with self._translated(), psycopg.connect(conninfo, autocommit=True, row_factory=rows_by_name) as raw:
             _prepare(raw, self.path)
+            only_reads = raw.execute("SELECT pg_is_in_recovery()").fetchone()
+        if only_reads is not None and only_reads[0]:
+            raise StoreUnavailable(self.path, _STANDBY, _FIX)
         self._pools = [_pool(conninfo, patient)]
         if standby is not None:
             self._pools.append(_pool(_conninfo(standby)[0], patient))
@@ -95,7 +99,7 @@ class PostgresDatabase:
         with self.read() as connection:
             only_reads = connection.execute("SELECT pg_is_in_recovery()").fetchone()
         if only_reads is not None and only_reads[0]:
-            raise StoreUnavailable(self.path, "the server is a standby and takes no changes", _FIX)
+            raise StoreUnavailable(self.path, _STANDBY, _FIX)
 
     def purge(self) -> None:
         """Nothing to do: VACUUM frees what was deleted, and the server runs it by itself."""

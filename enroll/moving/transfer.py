@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from sayso.domain.evidence import Band
 from sayso.enroll.errors import EnrollError, SpeakerNotFound, TransferRefused
 from sayso.enroll.store import Store
 from sayso.enroll.types import NewEnrollment, Speaker, Vector
@@ -132,6 +133,10 @@ class _Fields:
             raise TransferRefused(f"{self._place}{name} is missing")
         return self._typed(self._values[name], f"{self._place}{name}", *types)
 
+    def band(self) -> Band:
+        """The band of a recording; files of before it was measured do not have it."""
+        return "narrow" if self._values.get("band") == "narrow" else "wide"
+
     def number(self, name: str, *types: type[Any]) -> Any:
         value = self.get(name, int, float, *types)
         return value if value is None else float(value)
@@ -209,7 +214,7 @@ def _enrollment(facts: _Fields) -> _EnrollmentLine:
         snr_db=facts.number("snr_db", _NONE),
         clipping=facts.number("clipping"),
         embeddings=facts.vectors("embeddings"),
-        band="narrow" if facts.get("band", str, _NONE) == "narrow" else "wide",
+        band=facts.band(),
     )
     return _EnrollmentLine(facts.get("id", str), new)
 

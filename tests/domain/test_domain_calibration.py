@@ -17,7 +17,7 @@ from sayso.domain.calibration import (
     OperatingPoint,
     TrialIdentity,
 )
-from sayso.domain.evidence import LlrModel
+from sayso.domain.evidence import ANY, LlrModel
 
 CURVE = FalseMatchCurve((0.5, 0.1, 0.01), (0.1, 0.3, 0.5), tail_scale=0.08)
 scores = st.floats(-1, 1)
@@ -36,8 +36,8 @@ def calibration(curve: FalseMatchCurve) -> Calibration:
     return Calibration(
         (TrialIdentity("dev.trials", "0" * 64, 10, 20, 5),),
         LlrModel.line(20.0, -8.0),
-        {"eer": OperatingPoint(0.5, 0.09, 0.09)},
-        curve,
+        {"eer": {ANY: OperatingPoint(0.5, 0.09, 0.09), "wide/narrow": OperatingPoint(0.2, 0.08, 0.1)}},
+        {ANY: curve},
         Histogram((-10.0, 0.0, 10.0), (0.01, 0.09), (0.08, 0.02)),
         0.2,
     )
@@ -50,21 +50,28 @@ def test_a_calibration_survives_json() -> None:
 
 def test_a_card_of_schema_1_decides_as_it_did() -> None:
     """Its thresholds were scores: the same scores are accepted by their LLR."""
-    entry = calibration(CURVE).to_dict() | {
-        "llr": {"slope": 20.0, "offset": -8.0},
-        "operating_points": {"eer": {"threshold": 0.42, "fmr": 0.09, "fnmr": 0.09}},
-        "trials": {"name": "dev.trials", "sha256": "0" * 64, "targets": 10, "nontargets": 20, "speakers": 5},
-        "histogram": {"edges": [-1.0, 0.0, 1.0], "target": [0.1, 0.9], "nontarget": [0.8, 0.2]},
-    }
-    del entry["search_growth"], entry["cohesion_floor"]
-    read = Calibration.from_dict(entry)
-    assert read.operating_points["eer"].threshold == pytest.approx(20.0 * 0.42 - 8.0)
-    assert read.false_match_curve.threshold == pytest.approx((-6.0, -2.0, 2.0))
-    assert read.false_match_curve.tail_scale == pytest.approx(1.6)
+    read = Calibration.from_schema_1(
+        {
+            "llr": {"slope": 20.0, "offset": -8.0},
+            "operating_points": {"eer": {"threshold": 0.42, "fmr": 0.09, "fnmr": 0.09}},
+            "trials": {"name": "dev", "sha256": "0" * 64, "targets": 1, "nontargets": 2, "speakers": 3},
+            "false_match_curve": {"fmr": [0.5, 0.1, 0.01], "threshold": [0.1, 0.3, 0.5], "tail_scale": 0.08},
+            "histogram": {"edges": [-1.0, 0.0, 1.0], "target": [0.1, 0.9], "nontarget": [0.8, 0.2]},
+        }
+    )
+    assert read.point("eer", "wide/narrow").threshold == pytest.approx(20.0 * 0.42 - 8.0)
+    assert read.false_match_curves[ANY].threshold == pytest.approx((-6.0, -2.0, 2.0))
+    assert read.false_match_curves[ANY].tail_scale == pytest.approx(1.6)
     assert read.histogram.edges == pytest.approx((-28.0, -8.0, 12.0))
     assert sum(np.diff(read.histogram.edges) * read.histogram.target) == pytest.approx(1.0)
     assert read.search_growth == 1.0
     assert read.cohesion_floor == pytest.approx(-0.9)  # below it lies 1 in 100 of the targets
+
+
+def test_a_pair_of_bands_without_a_point_has_that_of_any() -> None:
+    made = calibration(CURVE)
+    assert made.point("eer", "wide/narrow").threshold == 0.2
+    assert made.point("eer", "narrow/narrow").threshold == made.point("eer").threshold == 0.5
 
 
 def test_searches_that_grow_slower_have_a_lower_threshold() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sayso.domain.evidence import Conditions, LlrModel, Range, Side, Sides
+from sayso.domain.evidence import ANY, Conditions, LlrModel, Range, Regression, Side, Sides
 
 DIM = 16
 seeds = st.integers(0, 10_000)
@@ -18,11 +18,16 @@ def unit(seed: int) -> np.ndarray:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def model(**changes: object) -> LlrModel:
+def model(
+    weights: dict[str, float] | None = None,
+    offset: float = -4.0,
+    pairs: dict | None = None,
+    **changes: object,
+) -> LlrModel:
     centre = tuple((0.3 * unit(99)).tolist())
+    chosen = {"centred": 12.0, "log_probe_speech": -0.5, "centre_share": -1.0} if weights is None else weights
     facts: dict[str, object] = {
-        "offset": -4.0,
-        "weights": {"centred": 12.0, "log_probe_speech": -0.5, "centre_share": -1.0},
+        "regressions": {ANY: Regression(offset, chosen), **(pairs or {})},
         "centres": {"wide": centre, "narrow": tuple((0.5 * unit(98)).tolist())},
         "centre_weight": 4.0,
         "conditions": Conditions(Range(1.0, 8.0), Range(2.0, 30.0), ("wide/wide", "wide/narrow")),
@@ -88,18 +93,18 @@ def test_conditions_name_what_they_have_not_seen() -> None:
 
 
 def test_many_at_once_are_as_one_by_one() -> None:
-    m = model(weights={"centred": 12.0, "log_recordings": 0.3, "narrow_probe": 1.0, "centre_share": -2.0})
+    other = Regression(1.0, {"centred": 5.0, "log_recordings": 2.0})
+    m = model({"centred": 12.0, "log_recordings": 0.3, "centre_share": -2.0}, pairs={"narrow/narrow": other})
     templates = [Side(5.0, 2), Side(20.0, 5, "narrow"), Side(2.5)]
     probes = [Side(1.5), Side(3.0, band="narrow"), Side(90.0)]
     score, centred = np.array([0.1, 0.5, 0.9]), np.array([0.0, 0.4, 0.8])
     counts = np.array([0, 5, 400])
-    together = m.of(m.design(score, centred, Sides.of(templates), Sides.of(probes), counts))
+    together = m.llrs(score, centred, Sides.of(templates), Sides.of(probes), counts)
+    assert together[1] == pytest.approx(1.0 + 5.0 * 0.4 + 2.0 * np.log(5))
     for i in range(3):
         one = slice(i, i + 1)
-        columns = m.design(
-            score[one], centred[one], Sides.of(templates[one]), Sides.of(probes[one]), counts[one]
-        )
-        assert m.of(columns)[0] == pytest.approx(together[i])
+        alone = m.llrs(score[one], centred[one], Sides.of(templates[one]), Sides.of(probes[one]), counts[one])
+        assert alone[0] == pytest.approx(together[i])
 
 
 @pytest.mark.parametrize("m", [model(), LlrModel.line(20.0, -8.0)])
@@ -117,8 +122,9 @@ def test_a_model_survives_json(m: LlrModel) -> None:
         ({"centres": {"wide": (0.0,) * DIM}}, "narrow"),
         ({"centres": {"wide": (0.0,) * DIM, "narrow": (0.0,)}}, "one dimension"),
         ({"centre_weight": 0.0}, "centre_weight"),
+        ({"pairs": {"wide/deep": Regression(0.0, {"centred": 1.0})}}, "regressions"),
     ],
 )
 def test_what_is_no_model_is_refused(changes: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        model(**changes)
+        model(**changes)  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ from enroll_samples import unit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sayso.domain.calibration import ErrorRates, OperatingPoint
-from sayso.domain.evidence import LlrModel
+from sayso.domain.calibration import OperatingPoint
+from sayso.domain.evidence import ANY, LlrModel
 from sayso.enroll.decision import (
     Evidence,
     Policy,
@@ -21,10 +21,10 @@ from sayso.enroll.decision import (
 from sayso.enroll.errors import InvalidEmbedding
 from sayso.enroll.vectors import score
 
-POINT = OperatingPoint(3.0, 0.01, 0.06, {"wide/narrow": ErrorRates(0.012, 0.2)})
-POLICY = Policy(Threshold("fmr=0.01", 3.0, "calibrated", POINT), LlrModel.line(20.0, -8.0))
-ON_SCORE = Policy(Threshold("set", 0.5, "setting", on_score=True), LlrModel.line(20.0, -8.0))
-UNCALIBRATED = Policy(Threshold("set", 0.5, "setting", on_score=True), None)
+POINTS = {ANY: OperatingPoint(3.0, 0.01, 0.06), "wide/narrow": OperatingPoint(2.0, 0.012, 0.2)}
+POLICY = Policy(Threshold("fmr=0.01", "calibrated", POINTS), LlrModel.line(20.0, -8.0))
+ON_SCORE = Policy(Threshold("set", "setting", score=0.5), LlrModel.line(20.0, -8.0))
+UNCALIBRATED = Policy(Threshold("set", "setting", score=0.5), None)
 ORDER = {"reject": 0, "no_match": 0, "inconclusive": 1, "accept": 2, "ambiguous": 2, "match": 2}
 
 seeds = st.integers(0, 10_000)
@@ -150,10 +150,13 @@ def test_identification_cases(
     assert (made.evidence.llr if made.evidence else None) == (found[0] if found else None)
 
 
-def test_error_rates_are_those_of_like_comparisons() -> None:
+def test_threshold_and_error_rates_are_those_of_the_bands() -> None:
     rates = POLICY.threshold.rates
-    assert rates(Evidence(0.5, 1.0)) == ErrorRates(0.01, 0.06)
-    assert rates(Evidence(0.5, 1.0, bands=("wide", "narrow"))) == ErrorRates(0.012, 0.2)
+    assert rates(Evidence(0.5, 1.0)) == POINTS[ANY]
+    narrow = Evidence(0.5, 2.5, bands=("wide", "narrow"))
+    assert rates(narrow) == POINTS["wide/narrow"]
+    assert decide_verify(narrow, POLICY, []).decision == "accept"
+    assert decide_verify(Evidence(0.5, 2.5), POLICY, []).decision == "reject"
     assert rates(Evidence(0.5, 1.0, outside=("probe_speech",))) is None
     assert ON_SCORE.threshold.rates(Evidence(0.5, 1.0)) is None
 

@@ -33,8 +33,9 @@ def test_cllr_says_whose_line_it_used(make_trials: Make) -> None:
     scores, trials = make_trials()
     own = evaluate_scores(scores, trials, resamples=1)
     assert own.cllr_calibration == "fitted on these trials"
-    assert own.cllr == cllr(fit_llr_line(scores, trials.labels)(scores), trials.labels)
-    given = evaluate_scores(scores, trials, resamples=1, llr=(10.0, -4.0))
+    slope, offset = fit_llr_line(scores, trials.labels)
+    assert own.cllr == cllr(slope * scores + offset, trials.labels)
+    given = evaluate_scores(scores, trials, resamples=1, llrs=10 * scores - 4)
     assert given.cllr_calibration == "card"
     assert given.cllr == cllr(10 * scores - 4, trials.labels)
     assert own.min_cllr <= own.cllr <= given.cllr

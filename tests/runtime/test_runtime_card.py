@@ -37,7 +37,7 @@ def changed(**values: Any) -> str:
     [
         card(),
         card(
-            calibration=Calibration.from_dict(CALIBRATION), evaluation={"eer": 0.03, "trials": {"name": "x"}}
+            calibration=Calibration.from_schema_1(CALIBRATION), evaluation={"eer": 0.03, "trials": {"name": "x"}}
         ),
         card(name="Größe 模型", training={}),
     ],
@@ -59,7 +59,7 @@ def test_a_card_of_schema_1_is_read() -> None:
     model = with_metadata(toy_network(), CARD_KEY, changed(schema=1, calibration=CALIBRATION))
     calibration = read_card(model, "toy.onnx").calibration
     assert calibration is not None
-    assert calibration.operating_points["eer"].threshold == pytest.approx(12.5 * 0.41 - 4.0)
+    assert calibration.point("eer").threshold == pytest.approx(12.5 * 0.41 - 4.0)
 
 
 def test_a_model_without_a_card_is_refused() -> None:
@@ -68,10 +68,10 @@ def test_a_model_without_a_card_is_refused() -> None:
             read_card(model, "plain.onnx")
 
 
-@pytest.mark.parametrize("schema", [0, 2, "1", None])
+@pytest.mark.parametrize("schema", [0, 3, "1", None])
 def test_another_schema_is_refused(schema: object) -> None:
     model = with_metadata(toy_network(), CARD_KEY, changed(schema=schema))
-    with pytest.raises(ModelError, match=rf"toy\.onnx has a card of schema {schema}; this version reads 1"):
+    with pytest.raises(ModelError, match=rf"toy\.onnx has a card of schema {schema}; this version reads 2"):
         read_card(model, "toy.onnx")
 
 
@@ -119,7 +119,7 @@ def test_writing_a_card_replaces_it_and_keeps_the_identity(tmp_path: Path) -> No
     path = tmp_path / "toy.onnx"
     path.write_bytes(with_metadata(toy_model(), "other", "kept"))
     before = network_sha256(path.read_bytes())
-    calibrated = card(calibration=Calibration.from_dict(CALIBRATION))
+    calibrated = card(calibration=Calibration.from_schema_1(CALIBRATION))
     write_card(path, calibrated)
     after = path.read_bytes()
     assert read_card(after, "toy.onnx") == calibrated

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from enroll_samples import MODEL, recording, unit
 
-from sayso.domain.evidence import LlrModel
+from sayso.domain.evidence import ANY, LlrModel, Regression
 from sayso.enroll import clock
 from sayso.enroll.search.cohorts import Cohorts
 from sayso.enroll.search.feed import TemplateFeed
@@ -16,7 +16,7 @@ from sayso.enroll.types import NewEnrollment, Template
 
 DIM = 8
 ZERO = {"wide": (0.0,) * DIM, "narrow": (0.0,) * DIM}
-MODEL_LLR = LlrModel(0.0, {"centred": 1.0}, ZERO, centre_weight=2.0)
+MODEL_LLR = LlrModel({ANY: Regression(0.0, {"centred": 1.0})}, ZERO, centre_weight=2.0)
 
 
 def voice(seed: int) -> NewEnrollment:
