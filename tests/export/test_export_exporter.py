@@ -48,7 +48,7 @@ def test_the_card_says_what_was_exported(exported: Exported) -> None:
     assert card.source.sha256 == hashlib.sha256(exported.checkpoint.read_bytes()).hexdigest()
     assert card.source.format == "sayso"
     assert card.training == load_checkpoint(exported.checkpoint).training != {}
-    assert (card.calibration, card.evaluation, card.schema) == (None, {}, 1)
+    assert (card.calibration, card.evaluation, card.schema) == (None, {}, 2)
     front_end = asdict(card.front_end)
     assert front_end | network.config.front_end.to_dict() == front_end
     assert (front_end["sample_rate"], front_end["n_fft"]) == (16_000, 512)

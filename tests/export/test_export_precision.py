@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from sayso.cli import app
+from sayso.domain.calibration import Calibration
 from sayso.export import precision
 from sayso.export.precision import PrecisionError, TrialCheck, export_lower, to_fp16
 from sayso.export.quantise import folded, to_int8
-from sayso.runtime.card import Calibration, ModelCard, calibration_from, read_card, with_card
+from sayso.runtime.card import ModelCard, read_card, with_card
 from sayso.runtime.embedder import Embedder
 from sayso.runtime.model_file import network_sha256
 from sayso.runtime.session import EmbeddingSession
 from sayso.runtime.synthesis import synthetic_voice
 
-CALIBRATION: Calibration = calibration_from(
+CALIBRATION: Calibration = Calibration.from_schema_1(
     {
         "trials": {"name": "a.trials", "sha256": "d" * 64, "targets": 10, "nontargets": 90, "speakers": 5},
         "llr": {"slope": 12.5, "offset": -4.0},

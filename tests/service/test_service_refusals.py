@@ -47,7 +47,7 @@ def nested(depth: int) -> dict[str, Any]:
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(5 * RATE)
 REFUSED = {
     "empty body": (b"", 400, "audio_empty"),
-    "text": (b"these are not the samples you are looking for" * 50, 400, "audio_undecodable"),
+    "text": (b"these are not, by the way, the samples: look elsewhere. " * 50, 400, "audio_undecodable"),
     "header only": (encode(SPEECH)[:44], 400, "audio_truncated"),
     "truncated WAV": (encode(SPEECH)[:60_000], 400, "audio_truncated"),
     "a second more announced": (header_claims(len(SPEECH) * 2 + RATE * 2), 400, "audio_truncated"),
@@ -224,7 +224,7 @@ def test_a_model_without_calibration_refuses_to_decide(make_service: Any, tmp_pa
     assert service.post("/v1/embeddings", content=encode(SPEECH)).status_code == 200
     on_purpose = make_service(models={"bare": path}, thresholds={"bare": 0.5})
     answer = on_purpose.post("/v1/speakers/ann/verify", content=encode(SPEECH)).json()
-    assert (answer["threshold"]["value"], answer["threshold"]["source"]) == (0.5, "setting")
+    assert (answer["threshold"]["score"], answer["threshold"]["source"]) == (0.5, "setting")
     assert answer["llr"] is None
     assert answer["threshold"]["fmr"] is None
 

@@ -107,7 +107,7 @@ def _telephone(samples: np.ndarray, subtype: str) -> bytes:
 
 
 def _encodings() -> Iterator[Any]:
-    voice = synthetic_voice(6.0, 205.0, 1.16, seed=4)
+    voice = synthetic_voice(12.0, 205.0, 1.16, seed=4)
     yield pytest.param(
         {"encoding": "mulaw", "sample_rate": 8000}, cut(_telephone(voice, "ULAW"), 160), id="mulaw"
     )
@@ -129,7 +129,7 @@ def test_every_encoding_finds_its_speaker(enrolled: Any, start: dict[str, Any], 
     assert last["result"]["decision"] == "accept"
     narrow = start.get("sample_rate") == 8000
     assert last["result"]["audio"]["warnings"] == (["narrowband"] if narrow else [])
-    assert last["result"]["audio"]["duration_s"] == pytest.approx(6.0, abs=0.03)
+    assert last["result"]["audio"]["duration_s"] == pytest.approx(12.0, abs=0.03)
 
 
 @pytest.mark.parametrize(
