@@ -35,7 +35,7 @@ assert.equal(added.status, "enrolled");
 
 const accepted = answer(await sayso.POST("/v1/speakers/{speaker_id}/verify", { params: { path }, body: alice2, ...raw }));
 assert.equal(accepted.decision, "accept");
-console.log(accepted.decision, accepted.score, accepted.llr, accepted.threshold.value);
+console.log(accepted.decision, accepted.score, accepted.llr, accepted.threshold.llr);
 
 const rejected = answer(await sayso.POST("/v1/speakers/{speaker_id}/verify", { params: { path }, body: other, ...raw }));
 assert.equal(rejected.decision, "reject");

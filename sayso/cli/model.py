@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -87,7 +86,7 @@ def export(
             )
             card = export_lower(full, output, called, precision, recordings, check, stage)
     common.show(
-        asdict(card),
+        card.to_dict(),
         as_json,
         f"{output}: {card.architecture}, {card.parameters:,} parameters, {card.embedding_dim}-d; "
         f"{_closeness(card)}.\nNext: sayso calibrate {output} --trials TRIALS --root FOLDER",
@@ -151,7 +150,7 @@ def adopt(
     with common.stages() as stage:
         card = adopt_network(network, output, name or output.stem, options, recordings, stage)
     common.show(
-        asdict(card),
+        card.to_dict(),
         as_json,
         f"{output}: {card.front_end.name} and {card.architecture}, {card.parameters:,} parameters, "
         f"{card.embedding_dim}-d; differs from kaldi-native-fbank and {network.name} by at most "
@@ -174,7 +173,7 @@ def inspect(
     card = read_card(content, path.name)
     for picture in draw or []:
         drawing.draw(card, picture)
-    facts = {"path": str(path), "sha256": network_sha256(content), **asdict(card)}
+    facts = {"path": str(path), "sha256": network_sha256(content), **card.to_dict()}
     common.show(facts, as_json, _card_text(path, network_sha256(content), card))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from hmac import compare_digest
 
 from fastapi import APIRouter, Request, Response
@@ -27,7 +26,7 @@ def models(request: Request, key: Reader) -> ModelList:
             **model.ref.model_dump(),
             default=name == engine.default_model,
             calibrated=model.embedder.card.calibration is not None,
-            card=asdict(model.embedder.card),
+            card=model.embedder.card.to_dict(),
         )
         for name, model in engine.models.items()
     ]

@@ -37,7 +37,8 @@ def changed(**values: Any) -> str:
     [
         card(),
         card(
-            calibration=Calibration.from_schema_1(CALIBRATION), evaluation={"eer": 0.03, "trials": {"name": "x"}}
+            calibration=Calibration.from_schema_1(CALIBRATION),
+            evaluation={"eer": 0.03, "trials": {"name": "x"}},
         ),
         card(name="Größe 模型", training={}),
     ],

@@ -173,7 +173,7 @@ def test_a_standby_takes_no_changes_and_says_so(primary: Server, standby: Server
     deadline = time.monotonic() + RECOVERY_S
     while True:
         try:
-            with pytest.raises(StoreUnavailable, match="read-only|takes no changes"):
+            with pytest.raises(StoreUnavailable, match=r"read-only|takes no changes"):
                 Store(standby.url(name), REQUIRED_S, KeyText(MASTER_KEY))
             break
         except BaseException:
