@@ -59,7 +59,7 @@ lock: $(VENV)/.dev ## pin what is served (Linux x86-64, Python 3.11) with hashes
 LOWEST = $(VENV)-lowest
 QUICK = tests/service/test_service_calls.py tests/service/test_service_uploads.py \
 	tests/service/test_service_settings.py tests/service/test_service_drain.py tests/runtime/test_runtime_audio.py \
-	tests/enroll/test_enroll_index.py
+	tests/enroll/search/test_enroll_index.py
 lowest: $(VENV)/.dev ## a quick part of the tests on the lowest versions that pyproject.toml allows
 	$(VENV)/bin/uv venv --quiet --clear --python $(VENV)/bin/python $(LOWEST)
 	$(VENV)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct '.[postgres]'
