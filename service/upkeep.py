@@ -34,12 +34,15 @@ class Upkeep:
         self._problems: set[str] = set()
         self._done_at = dict.fromkeys(self._tasks, time.monotonic())
         self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start them, anew after a `stop`: a server may begin an app's lifespan more than once."""
+        self._stop.clear()
         self._threads = [
             threading.Thread(target=self._tidy, name="upkeep", daemon=True),
             threading.Thread(target=self._reembed, name="reembedding", daemon=True),
         ]
-
-    def start(self) -> None:
         for thread in self._threads:
             thread.start()
 

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluation", "Score a list of trials: EER, minDCF and Cllr, with intervals over speakers."),
     "calibrate": (
         "evaluation",
-        "Set a model's thresholds and LLR line on a list of trials, and write them into its card.",
+        "Set how a model decides on lists of trials, and write that into its card.",
     ),
     "train": ("train", "Train a network by a recipe, resuming where an earlier run of it stopped."),
     "teach": ("train", "Embed the training recordings with a network to learn from."),
