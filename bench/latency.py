@@ -80,7 +80,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a model is and takes. `eer` is that of the trials it was calibrated on, a fraction; `memory_mb`
+    """What a model is and takes. `eer` is that of its calibration on a wide band, a fraction; `memory_mb`
     the most that one thread took in ONNX Runtime on the CPU, by batch of 3 s windows."""
 
     parameters: int
@@ -139,8 +139,8 @@ def measure(
 
 
 def _facts(card: ModelCard, path: Path) -> Facts:
-    trials = card.evaluation.get(card.calibration.trials[0].name, {}) if card.calibration else {}
-    return Facts(card.parameters, card.macs, trials.get("eer"), peak_mb(path))
+    eer = card.calibration.point("eer", "wide/wide").fmr if card.calibration else None
+    return Facts(card.parameters, card.macs, eer, peak_mb(path))
 
 
 def _waveforms(case: Case) -> Samples:

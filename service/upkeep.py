@@ -31,6 +31,8 @@ class Upkeep:
             "purge": lambda: engine.store.purge(),
             "index": lambda: engine.index.refresh(),
         }
+        for task in (*self._tasks, "problems", "reembed"):
+            engine.metrics.upkeep_failures.labels(task)  # the series is there before the first failure, for `increase()`
         self._problems: set[str] = set()
         self._done_at = dict.fromkeys(self._tasks, time.monotonic())
         self._stop = threading.Event()

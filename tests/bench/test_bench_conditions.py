@@ -19,10 +19,10 @@ VOICES = {"ann": (205, 1.16), "bob": (105, 0.94)}
 
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialList, Path]:
-    """Two takes of two voices, one of 6 s, one of 2.5 s."""
+    """Two takes of two voices, one of 7 s, one of 2.5 s."""
     root = tmp_path_factory.mktemp("trials")
     for name, (pitch, tract) in VOICES.items():
-        for take, seconds in enumerate((6.0, 2.5)):
+        for take, seconds in enumerate((7.0, 2.5)):
             sf.write(root / f"{name}{take}.wav", synthetic_voice(seconds, pitch, tract, seed=take), 16_000)
     (root / "t.trials").write_text(
         "1 ann0.wav ann1.wav\n1 bob0.wav bob1.wav\n0 ann0.wav bob1.wav\n0 bob0.wav ann1.wav\n"
@@ -39,7 +39,7 @@ def test_each_condition_is_measured_on_the_trials_long_enough(trials: tuple[Tria
     assert told[-1] == (4, 4)
     assert set(rows) == {"whole", "1 s", "2 s", "3 s", "5 s", "8 kHz", "20 dB", "10 dB", "5 dB"}
     assert (rows["whole"].targets, rows["whole"].nontargets) == (3, 3)
-    assert (rows["5 s"].targets, rows["5 s"].nontargets) == (1, 1)  # second recordings of 6 s alone
+    assert (rows["5 s"].targets, rows["5 s"].nontargets) == (1, 1)  # second recordings of 7 s alone
     assert rows["whole"].eer == rows["whole"].reference == rows["8 kHz"].reference
     for row in rows.values():
         assert 0.0 <= row.eer <= 1.0
