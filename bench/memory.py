@@ -1,4 +1,7 @@
-"""Memory that a model takes, in a process of its own: the peak beyond what was there before it was loaded."""
+"""Measures the memory that a model takes on the CPU, in a fresh process for each batch size.
+
+The figure is the process's peak after a few runs, less its peak just before the model was loaded.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,22 @@ _WINDOW_S, _RUNS = 3.0, 3
 
 
 def peak_mb(model: Path, threads: int = 1) -> dict[int, float]:
-    """Megabytes at the peak of loading the model and running it on the CPU, by batch of 3 s windows."""
-    found = {}
+    """Return the memory in MiB that loading and running the model adds, by batch size, on windows of 3 s."""
+    peaks = {}
     for batch in BATCHES:
         command = [sys.executable, "-m", "sayso.bench.memory", str(model), str(threads), str(batch)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-        found[batch] = float(ran.stdout)
-    return found
+        measured = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        peaks[batch] = float(measured.stdout)
+    return peaks
 
 
 def _peak() -> float:
-    """Megabytes of this process's peak so far."""
-    try:  # getrusage would tell the peak of the process that started this one, where that is higher
+    """Return this process's peak resident memory so far, in MiB."""
+    try:  # not getrusage: on Linux it inherits the parent's peak, which may be higher
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
     except OSError:
-        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, other systems KiB
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 

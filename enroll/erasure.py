@@ -71,16 +71,16 @@ def _forget_opt_out(transaction: Transaction, tenant: str, speaker_id: str) -> N
 
 
 def has_opted_out(transaction: Transaction, tenant: str, speaker_id: str) -> bool:
-    """Tell whether the id stays blocked although no speaker has it."""
-    found = transaction.execute(
+    """Tell whether the id is among the tenant's opt-outs, which outlive the speaker."""
+    opt_outs = transaction.execute(
         "SELECT 1 FROM opt_outs WHERE tenant = ? AND speaker = ?",
         (tenant, transaction.known_pseudonym(tenant, speaker_id)),
     )
-    return found.fetchone() is not None
+    return opt_outs.fetchone() is not None
 
 
 def _note_departure(transaction: Transaction, tenant: str, number: int) -> None:
-    """Tell the indexes, which look for what changed since their revision; what is older is forgotten."""
+    """Record a deletion for the indexes in memory; only the last `_KNOWN_DEPARTURES` revisions are kept."""
     revision = speakers.next_revision(transaction, tenant)
     if not transaction.seals_templates:
         return  # a server searches its own tables: no copy has to follow

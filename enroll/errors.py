@@ -1,4 +1,4 @@
-"""Everything this room refuses, in one tree.
+"""The errors of `sayso.enroll`, in one tree.
 
 EnrollError
 ├── SpeakerNotFound, SpeakerExists
@@ -14,7 +14,7 @@ EnrollError
 ├── TenantNotFound
 └── StoreError
     ├── StoreForeign, StoreTooNew, StoreCorrupt           the file cannot be used as it is
-    ├── StoreIncomplete, CopyRefused                      of a copy to another database
+    ├── StoreIncomplete, CopyRefused                      copying to another database
     ├── MasterKeyUnusable, SealBroken                     what is sealed cannot be opened
     ├── BackupRefused                                     a backup cannot be made or restored there
     ├── StoreInUse                                        another server has it
@@ -29,7 +29,7 @@ from sayso.domain.errors import SaysoError
 
 
 class EnrollError(SaysoError):
-    """Base of every refusal; `code` is stable, `str(error)` is for people."""
+    """Base of this tree; `code` is stable, `str(error)` is for people."""
 
     code = "enroll_error"
 
@@ -79,7 +79,7 @@ class SpeakerOptedOut(EnrollError):
 
 
 class UnlikeEarlier(EnrollError):
-    """A recording is hardly of the voice that was enrolled for the speaker before."""
+    """The recording's voice is too unlike the speaker's earlier enrolments."""
 
     code = "unlike_earlier"
 
@@ -91,7 +91,7 @@ class UnlikeEarlier(EnrollError):
 
 
 class SameRecording(EnrollError):
-    """This very recording is an enrolment of the speaker already."""
+    """The same recording is already an enrolment of the speaker."""
 
     code = "same_recording"
 
@@ -128,7 +128,7 @@ class SpeakerLocked(EnrollError):
 
 
 class RecordingReplayed(EnrollError):
-    """The very same recording was accepted for this speaker before, or enrolled."""
+    """The same recording was accepted for this speaker before, or is an enrolment of theirs."""
 
     code = "recording_replayed"
 
@@ -163,7 +163,7 @@ class EnrollmentNotFound(EnrollError):
 
 
 class TooManyEnrollments(EnrollError):
-    """The speaker has as many enrolments as one may have."""
+    """The speaker has the largest number of enrolments allowed."""
 
     code = "too_many_enrollments"
 
@@ -222,7 +222,7 @@ class InvalidField(EnrollError):
 
 
 class InvalidEmbedding(EnrollError):
-    """A vector is not what its model should give; nothing was stored or compared."""
+    """A vector is malformed or has another dimension than its model's; nothing was stored or compared."""
 
     code = "invalid_embedding"
 
@@ -286,13 +286,13 @@ class CopyRefused(StoreError):
 
 
 class MasterKeyUnusable(StoreError):
-    """The master key is missing, malformed, or another one than the store is sealed with."""
+    """The master key is missing, malformed, or not the one that the store is sealed with."""
 
     code = "master_key_unusable"
 
 
 class SealBroken(StoreError):
-    """A sealed value does not open under its key: it was damaged, or put in another's place."""
+    """A sealed value does not open under its key: it was damaged, or moved from another row."""
 
     code = "seal_broken"
 

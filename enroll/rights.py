@@ -71,7 +71,7 @@ class Rights:
 
 
 def _enrollments(transaction: Transaction, speaker: Row) -> list[dict[str, Any]]:
-    found = transaction.execute(
+    rows = transaction.execute(
         "SELECT enrollments.*, recordings.sealed FROM enrollments LEFT JOIN recordings ON enrollment = number"
         " WHERE speaker = ? ORDER BY number",
         (speaker["number"],),
@@ -82,17 +82,17 @@ def _enrollments(transaction: Transaction, speaker: Row) -> list[dict[str, Any]]
             "embeddings": _embeddings(transaction, row["number"]),
             "recording": _recording(transaction, row["number"], row["sealed"]),
         }
-        for row in found
+        for row in rows
     ]
 
 
 def _embeddings(transaction: Transaction, enrollment: int) -> dict[str, list[float]]:
-    found = transaction.execute("SELECT * FROM embeddings WHERE enrollment = ?", (enrollment,))
+    rows = transaction.execute("SELECT * FROM embeddings WHERE enrollment = ?", (enrollment,))
     return {
         row["model_sha256"]: read_embedding(
             transaction, enrollment, row["model_sha256"], row["sealed"]
         ).tolist()
-        for row in found.fetchall()
+        for row in rows.fetchall()
     }
 
 
@@ -103,7 +103,7 @@ def _recording(transaction: Transaction, enrollment: int, sealed: bytes | None) 
 
 
 def _templates(transaction: Transaction, number: int) -> list[dict[str, Any]]:
-    found = transaction.execute("SELECT * FROM templates WHERE speaker = ?", (number,)).fetchall()
+    rows = transaction.execute("SELECT * FROM templates WHERE speaker = ?", (number,)).fetchall()
     return [
         {
             "model_sha256": row["model_sha256"],
@@ -113,13 +113,13 @@ def _templates(transaction: Transaction, number: int) -> list[dict[str, Any]]:
                 transaction, number, row["model_sha256"], row[column(transaction)]
             ).tolist(),
         }
-        for row in found
+        for row in rows
     ]
 
 
 def _answers(transaction: Transaction, tenant: str, speaker_id: str) -> list[dict[str, str]]:
-    found = transaction.execute(
+    rows = transaction.execute(
         "SELECT created_at, body FROM answers WHERE tenant = ? AND instr(body, ?) > 0",
         (tenant, f':"{speaker_id}"'.encode()),
     )
-    return [{"created_at": row["created_at"], "body": row["body"].decode(errors="replace")} for row in found]
+    return [{"created_at": row["created_at"], "body": row["body"].decode(errors="replace")} for row in rows]

@@ -1,4 +1,4 @@
-"""Templates inside a transaction: the rows a speaker's enrolments leave, and the mean made of them."""
+"""Embeddings and templates inside a transaction. A template is the mean direction of embeddings."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,16 +12,16 @@ from sayso.enroll.speakers import LIVING
 from sayso.enroll.types import Template, Vector
 from sayso.enroll.vectors import from_blob, from_text, mean_direction, score, to_blob, to_text
 
-# Tells whether most of the speech behind a template is of a narrow band.
+# SQL: true if more than half of the speech behind a template is narrow-band.
 NARROW = """(SELECT COALESCE(SUM(CASE WHEN band = 'narrow' THEN net_speech_s ELSE -net_speech_s END), 0) > 0
     FROM enrollments WHERE enrollments.speaker = templates.speaker)"""
-HALF_ROUNDING = 1e-3  # more than half precision can move one value of a unit vector
+HALF_ROUNDING = 1e-3  # an upper bound on how far half precision moves one value of a unit vector
 
 
 def store_embeddings(
     transaction: Transaction, tenant: str, enrollment: int, embeddings: Mapping[str, Vector]
 ) -> None:
-    """Write one enrolment's vectors, sealed. Raises InvalidEmbedding when a model changed its dimension."""
+    """Seal and write an enrolment's vectors `[dim]`, by model. Raises InvalidEmbedding if `dim` is wrong."""
     for model_sha256, vector in embeddings.items():
         transaction.execute(
             "INSERT INTO models VALUES (?, ?) ON CONFLICT DO NOTHING", (model_sha256, vector.size)
@@ -36,9 +36,10 @@ def store_embeddings(
 
 
 def cohesion(transaction: Transaction, speaker: int, embeddings: Mapping[str, Vector]) -> float | None:
-    """Return the cosine of a new vector with the mean of those enrolled, under the first model named.
+    """Return the cosine of a new recording with the mean of the speaker's earlier ones.
 
-    None when nothing is enrolled under that model yet. Raises InvalidEmbedding when the dimensions differ.
+    Only the first model in `embeddings` is compared. None if nothing is enrolled under that model yet. Raises
+    InvalidEmbedding if the dimensions differ.
     """
     model_sha256, vector = next(iter(embeddings.items()))
     earlier = mean_template(transaction, speaker, model_sha256)
@@ -46,10 +47,10 @@ def cohesion(transaction: Transaction, speaker: int, embeddings: Mapping[str, Ve
 
 
 def recompute(transaction: Transaction, tenant: str, speaker: int) -> None:
-    """Make the speaker's sums and templates again from the enrolments that are there now.
+    """Recompute the speaker's totals and templates from their present enrolments.
 
-    Always from all of them, never by adding to an old mean: a deleted recording leaves no trace, and
-    the order of the operations cannot matter.
+    All enrolments are read each time; an old mean is never added to. So a deleted recording leaves no trace,
+    and the order of the operations does not matter.
     """
     rows = transaction.execute(
         "SELECT net_speech_s FROM enrollments WHERE speaker = ?", (speaker,)
@@ -85,7 +86,7 @@ def _recompute_model(transaction: Transaction, tenant: str, speaker: int, model_
 def insert_templates(
     transaction: Transaction, new: Iterable[tuple[str, int, str, Vector, int, float]]
 ) -> None:
-    """Write templates: tenant, speaker, model, vector, enrolments and seconds of speech of each."""
+    """Write templates, each a tuple (tenant, speaker, model, vector, enrolments, net seconds of speech)."""
     if transaction.seals_templates:
         transaction.executemany(
             "INSERT INTO templates VALUES (?, ?, ?, ?, ?)",
@@ -108,24 +109,24 @@ def insert_templates(
 
 
 def column(connection: Connection) -> str:
-    """Name the column of `templates` that `read_template` reads."""
+    """Name the column that holds a template's vector: `sealed` on SQLite, plain `vector` on PostgreSQL."""
     return "sealed" if connection.seals_templates else "vector"
 
 
 def read_template(transaction: Transaction, speaker: int, model_sha256: str, stored: bytes | str) -> Vector:
-    """Read a template as it is stored: sealed, or as the server's text of a vector. Raises SealBroken."""
+    """Decode a stored vector: sealed bytes from SQLite, or text from PostgreSQL. Raises SealBroken."""
     if isinstance(stored, str):
         return from_text(stored)
     return from_blob(transaction.open(template_context(speaker, model_sha256), stored))
 
 
 def read_embedding(transaction: Transaction, enrollment: int, model_sha256: str, sealed: bytes) -> Vector:
-    """Open an enrolment's vector as it is stored. Raises SealBroken."""
+    """Open the sealed vector of an enrolment. Raises SealBroken."""
     return from_blob(transaction.open(embedding_context(enrollment, model_sha256), sealed))
 
 
 def as_template(row: Row, vector: Vector, model_sha256: str) -> Template:
-    """Make a Template of its row and its opened vector `[dim]`."""
+    """Make a Template from its row and its opened vector `[dim]`."""
     band: Band = "narrow" if row["narrow"] else "wide"
     return Template(vector, row["enrollments"], row["net_speech_s"], model_sha256, band)
 
@@ -137,7 +138,10 @@ def templates_of(
     model_sha256: str,
     required_speech_s: float,
 ) -> dict[str, Template]:
-    """Read the templates of those listed speakers who can be compared, by id. Raises SealBroken."""
+    """Read the templates of the listed speakers, by id. Raises SealBroken.
+
+    Speakers who cannot be compared are left out: too little speech, opted out, expired, or unknown.
+    """
     if not speaker_ids:
         return {}
     marks = ", ".join("?" * len(speaker_ids))
@@ -158,7 +162,10 @@ def templates_of(
 
 
 def mean_template(transaction: Transaction, speaker: int, model_sha256: str) -> Vector | None:
-    """Return what the template should be: the mean direction of the speaker's vectors. Raises SealBroken."""
+    """Compute a template from the speaker's embeddings: their mean direction. Raises SealBroken.
+
+    None if there are no embeddings, or if they cancel out.
+    """
     return mean_direction(_vectors(transaction, speaker, model_sha256))
 
 

@@ -1,4 +1,4 @@
-"""Fits how a model's evidence becomes an LLR, and at which LLRs to decide."""
+"""Calibrates a model: fits the regressions from evidence to an LLR, and sets the thresholds on LLRs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ from sayso.evaluate.tenants import (
 )
 
 DECIMALS = 6  # of every stored threshold and rate
-STEPS = 1e6  # so many stored values lie between 0 and 1
+STEPS = 1e6  # stored values between 0 and 1: 10 ** DECIMALS
 HISTOGRAM_BINS = 80
 
-RIDGE = 1e-6  # on the standardised weights: nothing on overlapping scores, a bound on separated ones
+RIDGE = 1e-6  # on standardised weights: no effect if the classes overlap, keeps weights finite if not
 NEWTON_STEPS = 100
-LOSS_NOISE = 1e-12  # two losses closer than this are equal but for rounding
+LOSS_NOISE = 1e-12  # losses closer than this differ by rounding only
 
 CURVE_TOP = 0.3  # highest FMR of the false match curve
 CURVE_POINTS_PER_DECADE = 10
@@ -44,7 +44,12 @@ TAIL_FMR = 0.01  # the tail is fitted to this share of the non-targets,
 TAIL_TRIALS = 100  # and to no fewer than this many of them (in a short list: the highest third)
 
 FEWEST = 100  # trials of a class that a pair of bands needs for a regression of its own
-CENTRE_WEIGHTS = (1.0, 2.0, 4.0, 8.0)  # of the calibration's mean beside the tenant's templates
+CENTRE_WEIGHTS = (
+    1.0,
+    2.0,
+    4.0,
+    8.0,
+)  # tried: the band's centre weighs as much as so many people of the tenant
 GROWTHS = np.linspace(0.3, 1.0, 71)
 SEARCH_SIZES = (5, 10, 20, 50, 100, 200, 400)
 
@@ -54,11 +59,10 @@ def fit_on_templates(
     identities: Sequence[TrialIdentity],
     centre_weights: Sequence[float] = CENTRE_WEIGHTS,
 ) -> Calibration:
-    """Calibrate on template trials, one `Comparisons` a condition, all with the same templates and trials.
+    """Calibrate on template trials: one `Comparisons` for each condition, with the same templates and trials.
 
-    Every group of templates counts as much as any other, as does every condition. The weight of the centre is
-    that of `centre_weights` with the lowest Cllr. ValueError when no group has both classes, or the model is
-    no better than chance.
+    Every group and every condition has the same weight. Of `centre_weights` the one with the lowest Cllr is
+    kept. ValueError if no group has both classes, or if the model is no better than chance.
     """
     middle = {band: tuple(np.round(c, DECIMALS).tolist()) for band, c in centres(comparisons).items()}
     conditions = _conditions(comparisons)
@@ -77,7 +81,7 @@ def fit_on_templates(
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One group of templates under one condition, at the operating point `fmr=0.01` that the others set."""
+    """Error rates of one left-out group under one condition, at the `fmr=0.01` fitted on the other groups."""
 
     group: str
     condition: str
@@ -93,9 +97,11 @@ def held_out(
     centre_weight: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[HeldOut]:
-    """Calibrate on all groups but some, and decide on those; `together` lists which are left out at once.
+    """Test the thresholds on groups that they were not fitted on.
 
-    So a threshold is tried on corpora that it was not set on. Tenants are as large as the group is.
+    For each entry of `together`, a list of group numbers, the calibration is fitted without those groups and
+    tested on them. Tenants have the largest of TENANT_SIZES, or the whole group if that is smaller. A group
+    without both classes gives no row. `progress` takes the folds done and their number.
     """
     rows: list[HeldOut] = []
     everybody = np.unique(comparisons[0].groups)
@@ -124,11 +130,10 @@ def held_out(
 
 
 def fit_llr_model(evidence: Evidence, empty: LlrModel) -> LlrModel:
-    """`empty` with the regressions of the lowest Cllr on `evidence`: one over all, one for each pair of
-    bands.
+    """Fit regressions to `evidence`: one over all trials, and one for each pair of bands with enough trials.
 
-    All features are used but the plain score, which the centred one replaces. ValueError for a model that is
-    no better than chance.
+    Returns `empty` with these regressions in place of its own. Every feature that varies is used, except the
+    plain score, which the centred one replaces. ValueError if the model is no better than chance.
     """
     columns, pairs = evidence.columns(empty), evidence.pairs()
     regressions = {ANY: _regression(columns, evidence.labels)}
@@ -147,18 +152,18 @@ def _regression(columns: FloatArray, labels: BoolArray) -> Regression:
 
 
 def fit_llr_line(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, float]:
-    """Slope and offset of the line from score to LLR that has the lowest Cllr on these trials."""
+    """Return slope and offset of the line from score to LLR with the lowest Cllr on these trials."""
     array, target = checked_trials(scores, labels)
     if float(array.std()) <= 1e-12 * max(1.0, abs(float(array.mean()))):
-        return 0.0, 0.0  # equal scores tell nothing
+        return 0.0, 0.0  # equal scores are no evidence
     weights, offset = _fit_logistic(array[:, None], target)
     return float(weights[0]), offset
 
 
 def _fit_logistic(columns: FloatArray, target: BoolArray) -> tuple[FloatArray, float]:
-    """Weights `[features]` and offset of a logistic regression in which either class weighs a half.
+    """Return weights `[features]` and offset of a logistic regression in which each class has weight 1/2.
 
-    So the line holds log-likelihood ratios and no prior (Pigeon, Druyts and Verlinde, "Applying logistic
+    So its output is an LLR, free of the trials' prior (Pigeon, Druyts and Verlinde, "Applying logistic
     regression to the fusion of the NIST'99 1-speaker submissions", Digital Signal Processing 10, 2000;
     Brümmer and du Preez, Computer Speech & Language 20, 2006). Newton's method with step halving.
     """
@@ -171,9 +176,10 @@ def _fit_logistic(columns: FloatArray, target: BoolArray) -> tuple[FloatArray, f
 
 
 def _logistic(design: FloatArray, outcome: FloatArray, weights: FloatArray) -> FloatArray:
-    """Weights `[features + 1]` of a logistic regression on `design` `[trials, features + 1]`.
+    """Fit a logistic regression on `design` `[trials, features + 1]`; returns its weights `[features + 1]`.
 
-    The design's last column is 1; `outcome` is 1 for a target.
+    The design's last column is 1. `outcome` `[trials]` is 1 for a target. `weights` `[trials]` weigh
+    the loss.
     """
     ridge = np.diag([RIDGE] * (design.shape[1] - 1) + [0.0])
     sign = 1.0 - 2.0 * outcome
@@ -188,7 +194,7 @@ def _logistic(design: FloatArray, outcome: FloatArray, weights: FloatArray) -> F
         gradient = design.T @ (weights * (probability - outcome)) + ridge @ theta
         hessian = (design.T * (weights * probability * (1.0 - probability))) @ design + ridge
         step = np.linalg.solve(hessian, gradient)
-        # Where the curvature has nearly vanished a full step overshoots, and would go on to infinity.
+        # Where the curvature is near zero a full step overshoots, and the weights would diverge.
         while loss(theta - step) > current + LOSS_NOISE:
             step = step / 2
         theta = theta - step
@@ -209,15 +215,16 @@ def _conditions(comparisons: Sequence[Comparisons]) -> Conditions:
 
 
 def _range(seconds: FloatArray) -> Range:
-    """All but the outermost hundredth on either side: a few odd recordings are no experience."""
+    """Return the 1st to 99th percentile of durations, so that a few odd recordings do not widen the range."""
     low, high = np.percentile(seconds, [1, 99])
     return Range(round(float(low), 2), round(float(high), 2))
 
 
 def _search_growth(model: LlrModel, comparisons: Comparisons) -> float:
-    """The exponent of the tenant's size at which searches have the false positives that were measured.
+    """Fit `growth`, which predicts a search's false positive rate: 1 - (1 - FMR) ** (tenant size ** growth).
 
-    1.0, the cautious value, where no group is large enough to tell.
+    It minimises the mean absolute error of the rate's logarithm. 1.0, the cautious value, if no group is
+    large enough to measure.
     """
     c = comparisons
     evidence = gather(model, c, (max(SEARCH_SIZES),))
@@ -233,7 +240,7 @@ def _search_growth(model: LlrModel, comparisons: Comparisons) -> float:
         errors = []
         for size, rate in measured.items():
             expected = -np.expm1(np.log1p(-fmr) * size**growth)
-            known = (rate > 0.01) & (rate < 0.2)  # around the rates that searches are set for
+            known = (rate > 0.01) & (rate < 0.2)  # the range in which thresholds for searches are set
             errors += (np.log(rate[known]) - np.log(expected[known])).tolist()
         return float(np.abs(errors).mean()) if errors else 0.0
 
@@ -292,7 +299,7 @@ def false_match_curve(nontarget_scores: npt.ArrayLike) -> FalseMatchCurve:
     table: dict[float, float] = {}
     for fmr in np.geomspace(CURVE_TOP, lowest, count).tolist():
         rate = float(f"{fmr:.6g}")
-        # Tied scores give several FMRs one threshold; the lowest of them is the one it keeps to.
+        # With tied scores one threshold serves several FMRs; the lowest of them is kept.
         table[_rounded_up(threshold_at_fmr(nontargets, rate))] = rate
     return FalseMatchCurve(
         fmr=tuple(table.values()), threshold=tuple(table), tail_scale=_tail_scale(nontargets)
@@ -303,7 +310,7 @@ def _tail_scale(ascending: FloatArray) -> float:
     size = ascending.size
     highest = max(math.ceil(TAIL_FMR * size), min(TAIL_TRIALS, size // 3))
     highest = min(highest, size - 1)
-    smallest = 1 / STEPS  # a scale of 0 would be divided by
+    smallest = 1 / STEPS  # never 0: the scale is a divisor
     if highest < 1:
         return smallest
     excess = ascending[size - highest :] - ascending[size - highest - 1]
@@ -311,7 +318,7 @@ def _tail_scale(ascending: FloatArray) -> float:
 
 
 def _rounded_up(threshold: float) -> float:
-    """`threshold` in 6 decimals and never lower, or the FMR it promises would be broken."""
+    """Round `threshold` up to 6 decimals: rounded down it could exceed the FMR that it promises."""
     steps = math.ceil(threshold * STEPS)
     if steps / STEPS < threshold:  # the product was rounded down
         steps += 1
@@ -319,7 +326,7 @@ def _rounded_up(threshold: float) -> float:
 
 
 def _histogram(targets: FloatArray, nontargets: FloatArray) -> Histogram:
-    """Both classes' LLRs in bins; the outermost thousandths fall into the end bins."""
+    """Bin both classes' LLRs, as densities; LLRs beyond the outer 0.1% quantiles fall into the end bins."""
     low, high = float(np.quantile(nontargets, 0.001)), float(np.quantile(targets, 0.999))
     edges = np.linspace(math.floor(min(low, -1.0)), math.ceil(max(high, 1.0)), HISTOGRAM_BINS + 1)
 

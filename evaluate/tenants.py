@@ -1,8 +1,8 @@
 """Trials as a service meets them: one recording against a template, among a tenant's other templates.
 
-A calibration on pairs of single recordings says little of a decision on a template of 20 s, made beside the
-tenant's other people. So the trials of a template list are made anew under several conditions: tenants of
-several sizes, and whatever bands and lengths the caller embedded the recordings in.
+A service compares a recording with a template of some 20 s, and centres both on the tenant's other people. A
+calibration on pairs of single recordings says little about that. So each trial of a template list is scored
+in tenants of several sizes, and with the bands and lengths that the caller embedded.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from sayso.domain.evidence import BANDS, PAIRS, Floats, LlrModel, Sides, pair_nu
 from sayso.evaluate.arrays import BoolArray, FloatArray, IntArray
 
 TENANT_SIZES = (1, 5, 20, 100, 400)
-_AT_ONCE = 4096  # trials whose vectors are centred together
-_SEARCHES = 400  # strangers at most that search one tenant
+_TRIALS_AT_ONCE = 4096  # trials whose vectors are centred together
+_STRANGERS_PER_TENANT = 400  # at most; each searches one drawn tenant once
 
 
 @dataclass(frozen=True, eq=False)
 class Voices:
-    """Unit vectors `[n, dim]` and what is known of each."""
+    """Unit vectors `[n, dim]`, and in `sides` the net speech, number of recordings and band of each."""
 
     vectors: npt.NDArray[np.float32]
     sides: Sides
@@ -34,16 +34,18 @@ class Voices:
 
     @classmethod
     def joined(cls, parts: Sequence[Voices]) -> Voices:
-        """Several sets as one, in their order."""
+        """Concatenate several sets, in their order."""
         return cls(np.concatenate([p.vectors for p in parts]), _joined([p.sides for p in parts]))
 
 
 @dataclass(frozen=True, eq=False)
 class Comparisons:
-    """Trials under one condition: labels bool, template and probe int `[trials]`; groups int `[templates]`.
+    """Trials under one condition.
 
-    A group is one corpus, or one customer: its templates make tenants, and it counts as much as any other.
-    `condition` names the bands, such as `wide/narrow` for templates and probes.
+    `labels` `[trials]` is true for a target. `template` and `probe` `[trials]` are rows of `templates` and
+    `probes`. `groups` `[templates]` numbers each template's group: one corpus, or one customer. Tenants are
+    drawn within a group, and every group has the same weight. `condition` names the bands of templates and
+    probes, such as `wide/narrow`.
     """
 
     templates: Voices
@@ -56,14 +58,17 @@ class Comparisons:
     names: tuple[str, ...] = ()  # of the groups, by number
 
     def name(self, group: int) -> str:
-        """What a group is called."""
+        """Return a group's name, or its number as text if the groups have no names."""
         return self.names[group] if self.names else str(group)
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a calibration is fitted to, `[trials]` each: both cosines, sides, labels, group,
-    how many other people the tenant had, condition."""
+    """What a calibration is fitted to. Every field has one entry for each trial.
+
+    `score` is the plain cosine and `centred` the one after centring on the tenant; `others` is how many other
+    people the tenant had.
+    """
 
     score: FloatArray
     centred: FloatArray
@@ -78,11 +83,11 @@ class Evidence:
         return len(self.labels)
 
     def columns(self, model: LlrModel) -> Floats:
-        """The design `[trials, features]` that `model` weighs."""
+        """Return the features `[trials, features]` that the regressions of `model` weigh."""
         return model.design(self.score, self.centred, self.templates, self.probes, self.others)
 
     def llrs(self, model: LlrModel) -> Floats:
-        """What `model` makes of the trials, `[trials]`."""
+        """Return the LLR `[trials]` that `model` gives each trial."""
         return model.llrs(self.score, self.centred, self.templates, self.probes, self.others)
 
     def pairs(self) -> npt.NDArray[np.str_]:
@@ -90,7 +95,7 @@ class Evidence:
         return np.array(PAIRS)[pair_numbers(self.templates, self.probes)]
 
     def take(self, rows: IntArray | BoolArray) -> Evidence:
-        """Some of the trials, by index or mask; an index may come twice."""
+        """Select trials by index or mask; an index may occur more than once."""
         chosen: IntArray = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
         return Evidence(
             self.score[chosen],
@@ -105,7 +110,7 @@ class Evidence:
 
     @classmethod
     def joined(cls, parts: Sequence[Evidence]) -> Evidence:
-        """Several conditions as one."""
+        """Concatenate the trials of several conditions."""
         return cls(
             np.concatenate([p.score for p in parts]),
             np.concatenate([p.centred for p in parts]),
@@ -127,7 +132,7 @@ def _joined(parts: Sequence[Sides]) -> Sides:
 
 
 def of_groups(c: Comparisons, groups: IntArray) -> Comparisons:
-    """The trials of some groups' templates, and no other templates."""
+    """Keep only the templates of these groups and their trials. All probes stay."""
     kept = np.isin(c.groups, groups)
     number = np.cumsum(kept) - 1
     trials = kept[c.template]
@@ -145,17 +150,19 @@ def of_groups(c: Comparisons, groups: IntArray) -> Comparisons:
 
 
 def centres(conditions: Sequence[Comparisons]) -> dict[str, FloatArray]:
-    """The mean vector `[dim]` of each band over groups, each group counting as much.
+    """Return the mean vector `[dim]` of each band: the mean over groups of each group's mean.
 
-    Of templates where the band has any, of probes otherwise: telephone lines are mostly heard as probes.
+    A band's mean is taken from the first condition with recordings of that band: from its templates if any
+    are of the band, else from its probes. A band without recordings gets the other band's mean. ValueError
+    if there are no recordings at all.
     """
-    found: dict[str, FloatArray] = {}
+    by_band: dict[str, FloatArray] = {}
     for band in BANDS:
         means = []
         for c in conditions:
-            near = np.full(len(c.probes.sides), -1)
-            near[c.probe] = c.groups[c.template]
-            for voices, groups in ((c.templates, c.groups), (c.probes, near)):
+            group_of_probe = np.full(len(c.probes.sides), -1)
+            group_of_probe[c.probe] = c.groups[c.template]
+            for voices, groups in ((c.templates, c.groups), (c.probes, group_of_probe)):
                 own = (voices.sides.narrow == (band == "narrow")) & (groups >= 0)
                 means += [
                     voices.vectors[own & (groups == g)].mean(axis=0, dtype=np.float64)
@@ -166,18 +173,18 @@ def centres(conditions: Sequence[Comparisons]) -> dict[str, FloatArray]:
             if means:
                 break
         if means:
-            found[band] = np.mean(means, axis=0)
-    if not found:
+            by_band[band] = np.mean(means, axis=0)
+    if not by_band:
         raise ValueError("there are no voices to calibrate on")
-    # Without recordings of a band nothing is known of how it differs.
-    return {band: found.get(band, next(iter(found.values()))) for band in BANDS}
+    # A band without recordings: how it differs is unknown, so the other band stands in.
+    return {band: by_band.get(band, next(iter(by_band.values()))) for band in BANDS}
 
 
 def gather(model: LlrModel, c: Comparisons, sizes: Sequence[int] = TENANT_SIZES, seed: int = 0) -> Evidence:
-    """Every trial once in a tenant of each size, drawn from the template's group; as many as the group has.
+    """Score every trial once for each tenant size; of `model` only the centres and their weight are used.
 
-    The claimed speaker is one of the tenant's people and is left out of what the vectors are centred on. Only
-    the centres of `model` are used.
+    A tenant is the claimed speaker and `size - 1` others drawn from the same group, or the whole group if it
+    is smaller. Both vectors are centred on the others; the claimed speaker is left out of that mean.
     """
     rng = np.random.default_rng(seed)
     differences = _differences(model, c.templates)
@@ -202,7 +209,7 @@ def gather(model: LlrModel, c: Comparisons, sizes: Sequence[int] = TENANT_SIZES,
 
 
 def _differences(model: LlrModel, voices: Voices) -> FloatArray:
-    """How each vector `[n, dim]` differs from the centre of its band."""
+    """Subtract from each vector the centre of its band; returns `[n, dim]`."""
     centre = np.where(voices.sides.narrow[:, None], model.centre("narrow"), model.centre("wide"))
     differences: FloatArray = voices.vectors.astype(np.float64) - centre
     return differences
@@ -211,7 +218,7 @@ def _differences(model: LlrModel, voices: Voices) -> FloatArray:
 def _tenants(
     differences: FloatArray, groups: IntArray, size: int, rng: np.random.Generator
 ) -> tuple[FloatArray, IntArray]:
-    """For each template the sum `[templates, dim]` and number of `size - 1` others of its group."""
+    """Draw up to `size - 1` others of each template's group; returns sums `[templates, dim]` and numbers."""
     totals, counts = np.zeros_like(differences), np.zeros(len(differences), np.int64)
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
@@ -223,11 +230,11 @@ def _tenants(
 
 
 def _cosines(model: LlrModel, c: Comparisons, shifts: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Plain and centred cosines of every trial; `shifts` `[templates, dim]` are of each one's tenant."""
+    """Return plain and centred cosines `[trials]`; `shifts` `[templates, dim]` is subtracted by template."""
     score, centred = np.empty(len(c.labels)), np.empty(len(c.labels))
     templates, probes = _differences(model, c.templates) - shifts, _differences(model, c.probes)
-    for start in range(0, len(c.labels), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
+    for start in range(0, len(c.labels), _TRIALS_AT_ONCE):
+        part = slice(start, start + _TRIALS_AT_ONCE)
         t, p = c.template[part], c.probe[part]
         score[part] = np.einsum("td,td->t", c.templates.vectors[t], c.probes.vectors[p], dtype=np.float64)
         centred[part] = _rowwise(templates[t], probes[p] - shifts[t])
@@ -235,16 +242,17 @@ def _cosines(model: LlrModel, c: Comparisons, shifts: FloatArray) -> tuple[Float
 
 
 def _rowwise(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Cosines of rows `[n, dim]`; 0 where one has no direction."""
+    """Return the cosines of `a` and `b` `[n, dim]`, row by row; 0 where a row is all zeros."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines: FloatArray = np.clip(np.einsum("td,td->t", a, b) / np.maximum(lengths, 1e-12), -1.0, 1.0)
     return cosines
 
 
 def balanced(evidence: Evidence, each: int = 4000, seed: int = 0) -> Evidence:
-    """`each` targets and `each` non-targets of every group and condition, drawn with replacement.
+    """Draw `each` targets and `each` non-targets of every group and condition, with replacement.
 
-    So no corpus and no band decides by its size alone. Groups without both classes are left out.
+    So every corpus and every band has the same weight, whatever its size. A group and condition without both
+    classes is left out. ValueError if none has both.
     """
     rng = np.random.default_rng(seed)
     chosen = []
@@ -267,16 +275,16 @@ def search_rates(
     repeats: int = 5,
     seed: int = 0,
 ) -> dict[int, tuple[FloatArray, int]]:
-    """How often a stranger matches anybody in tenants of each size: rates `[thresholds]` and searches made.
+    """Measure how often a stranger's search finds a match, by tenant size.
 
-    A stranger is a probe of the tenant's group whose speaker is not enrolled there. Sizes that no group has
-    are left out.
+    Each value is the rates `[thresholds]` and the number of searches. A stranger is a probe of the tenant's
+    group whose own speaker is not in the tenant. Sizes larger than every group are left out.
     """
     rng = np.random.default_rng(seed)
     owner = np.full(len(c.probes.sides), -1)
     owner[c.probe[c.labels]] = c.template[c.labels]
-    near = np.full(len(c.probes.sides), -1)  # the group a probe is compared in
-    near[c.probe] = c.groups[c.template]
+    group_of_probe = np.full(len(c.probes.sides), -1)  # the group a probe is compared in
+    group_of_probe[c.probe] = c.groups[c.template]
     rates: dict[int, tuple[FloatArray, int]] = {}
     for size in sizes:
         best: list[FloatArray] = []
@@ -286,9 +294,11 @@ def search_rates(
                 continue
             for _ in range(repeats):
                 tenant = rng.permutation(members)[:size]
-                strangers = np.flatnonzero((near == group) & ~np.isin(owner, tenant))
+                strangers = np.flatnonzero((group_of_probe == group) & ~np.isin(owner, tenant))
                 if len(strangers):
-                    best.append(_best_llrs(model, c, tenant, rng.permutation(strangers)[:_SEARCHES]))
+                    best.append(
+                        _best_llrs(model, c, tenant, rng.permutation(strangers)[:_STRANGERS_PER_TENANT])
+                    )
         if best:
             highest = np.concatenate(best)
             rates[size] = (np.mean(highest[:, None] >= thresholds, axis=0), len(highest))
@@ -296,9 +306,9 @@ def search_rates(
 
 
 def _best_llrs(model: LlrModel, c: Comparisons, tenant: IntArray, probes: IntArray) -> FloatArray:
-    """The highest LLR of each probe `[probes]` against the people of a tenant."""
+    """Return each probe's highest LLR `[probes]` against the templates of a tenant."""
     templates, differences = _differences(model, c.templates)[tenant], _differences(model, c.probes)[probes]
-    heard = c.probes.vectors[probes].astype(np.float64)
+    probe_vectors = c.probes.vectors[probes].astype(np.float64)
     sides = c.probes.sides.take(probes)
     best = np.full(len(probes), -np.inf)
     counts = np.full(len(probes), len(tenant) - 1)
@@ -306,7 +316,7 @@ def _best_llrs(model: LlrModel, c: Comparisons, tenant: IntArray, probes: IntArr
         shift = model.shift(templates.sum(axis=0) - templates[row], len(tenant) - 1)
         a = np.broadcast_to(templates[row] - shift, differences.shape)
         centred = _rowwise(a, differences - shift)
-        score = heard @ c.templates.vectors[t].astype(np.float64)
+        score = probe_vectors @ c.templates.vectors[t].astype(np.float64)
         own = c.templates.sides.take(np.full(len(probes), t))
         best = np.maximum(best, model.llrs(score, centred, own, sides, counts))
     return best

@@ -102,11 +102,11 @@ def _load_own(path: Path) -> tuple[SpeakerNetwork, dict[str, Any]]:
 
 
 def _described(name: str, text: str) -> tuple[SpeakerNetwork, dict[str, Any]]:
-    """The network that a configuration describes, untrained, and what its training wrote down."""
+    """Build the untrained network of a JSON configuration; returns it with the facts of its training."""
     try:
         facts = json.loads(text)
-        found = facts.get("format")
-        if found == FORMAT:
+        format_name = facts.get("format")
+        if format_name == FORMAT:
             front_end = FrontEndOptions(**facts["front_end"])
             config = NetworkConfig(facts["architecture"], facts["options"], front_end)
             return SpeakerNetwork(config), dict(facts["training"])
@@ -114,4 +114,4 @@ def _described(name: str, text: str) -> tuple[SpeakerNetwork, dict[str, Any]]:
         raise CheckpointError(
             f"{name} has a configuration that cannot be used ({type(error).__name__}: {error})"
         ) from error
-    raise CheckpointError(f"{name} has format {found}, this version reads {FORMAT}")
+    raise CheckpointError(f"{name} has format {format_name}, this version reads {FORMAT}")

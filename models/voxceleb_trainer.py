@@ -32,7 +32,7 @@ _FRONT_END = re.compile(r"torchfb(?:\.\d+)?\.(flipped_filter|spectrogram\.window
 
 
 def network_from(content: object, sample_scale: float = 1.0, log_input: bool = True) -> SpeakerNetwork:
-    """Build the network that a loaded file describes, covering each of its keys.
+    """Build the network from `content`, what `torch.load` returned. Every tensor of the file must fit.
 
     `sample_scale` is 32768 for files trained before 2021-04-24 and `log_input` False for those
     trained without `--log_input`: neither can be read from the file. Raises `CheckpointError` with
@@ -55,7 +55,7 @@ def network_from(content: object, sample_scale: float = 1.0, log_input: bool = T
     )
     network = SpeakerNetwork(config)
     require_cover("ResNetSE34L", network.trunk.state_dict(), trunk, shown=_published)
-    network.trunk.load_state_dict(trunk, strict=False)  # what may be absent was checked above
+    network.trunk.load_state_dict(trunk, strict=False)  # require_cover has checked which keys are absent
     network.front_end.use(window, filterbank)
     return network.eval()
 
@@ -83,18 +83,19 @@ def _state_dict(content: object) -> dict[str, Tensor]:
 
 
 def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Separate the trunk, under our names, from the front-end's buffers, named without `torchfb.`."""
     trunk, front_end = {}, {}
     for key, value in tensors.items():
-        found = _FRONT_END.match(key)
-        if found:
-            front_end[found[1]] = value
+        match = _FRONT_END.match(key)
+        if match:
+            front_end[match[1]] = value
         else:
             trunk[_RENAMED.get(key, key)] = value
     return trunk, front_end
 
 
 def _sizes(trunk: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read widths, depths, pooling and output size off the shapes."""
+    """Infer the options of ResNetSE34L from the tensors' shapes: widths, depths, pooling, output size."""
     missing = [_published(name) for name in _SIZED_BY if name not in trunk]
     if missing:
         raise CheckpointError(f"not a ResNetSE34L checkpoint: missing {', '.join(missing)}")
@@ -108,7 +109,7 @@ def _sizes(trunk: Mapping[str, Tensor]) -> dict[str, Any]:
             f"fc.weight takes {pooled} inputs: neither SAP ({channels}) nor ASP ({2 * channels})"
         )
     filters = [int(trunk[name].shape[0]) for name in _FIRST_CONVS]
-    # Counted, not the highest number plus one: a key cannot then ask for a million blocks.
+    # Distinct block numbers are counted: the highest plus one would let a key ask for a million blocks.
     blocks = [len({key.split(".")[1] for key in trunk if key.startswith(f"layer{i}.")}) for i in range(1, 5)]
     return {
         "pooling": "SAP" if pooled == channels else "ASP",
@@ -120,6 +121,7 @@ def _sizes(trunk: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _front_end_buffers(buffers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, float]:
+    """Return window `[WIN_LENGTH]`, filterbank `[257, mels]` and pre-emphasis coefficient (0 without one)."""
     missing = [f"torchfb.{n}" for n in ("spectrogram.window", "mel_scale.fb") if n not in buffers]
     if missing:
         raise CheckpointError(f"the front-end is not in the file: missing {', '.join(missing)}")
@@ -148,4 +150,5 @@ def _window_name(window: Tensor) -> str:
 
 
 def _published(name: str) -> str:
+    """Return the name that voxceleb_trainer gives a tensor, for messages."""
     return {ours: theirs for theirs, ours in _RENAMED.items()}.get(name, name)

@@ -80,7 +80,7 @@ class LiveRecording:
         self._take(data, last=False)
 
     def finish(self) -> None:
-        """Take in what was held back for company: some milliseconds. Nothing can be pushed after it."""
+        """End the recording: flush the few milliseconds still buffered. Nothing can be pushed afterwards."""
         self._take(b"", last=True)
 
     def _take(self, data: bytes, last: bool) -> None:

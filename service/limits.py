@@ -22,19 +22,19 @@ class RateLimits:
         self._lock = threading.Lock()
 
     def take(self, key_id: str) -> None:
-        """Take one request's token; raises a 429 that says when there is one again."""
+        """Take one request's token; raises a 429 with the seconds until the next if there is none."""
         if not self._per_s:
             return
-        left = self._left(key_id)
-        if left < 0:
-            wait_s = math.ceil(-left / self._per_s)
+        remaining = self._left(key_id)
+        if remaining < 0:
+            wait_s = math.ceil(-remaining / self._per_s)
             detail = (
                 f"this API key makes more than {self._per_s:g} requests a second: try again in {wait_s} s"
             )
             raise ServiceError(429, "rate_limited", detail, {"Retry-After": str(wait_s)})
 
     def _left(self, key_id: str) -> float:
-        """Take a token; how many are left, less than 0 when there was none."""
+        """Take a token; returns the number left, negative if there was none to take."""
         if self._shared is not None:
             return self._shared.take(key_id, self._per_s, self._burst)
         with self._lock:

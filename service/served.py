@@ -140,8 +140,10 @@ def _threshold(name: str, calibration: Calibration | None, settings: Settings) -
         return Threshold("set", "setting", score=settings.thresholds[name])
     if calibration is None:
         return None
-    wanted = settings.operating_point
-    if wanted not in calibration.operating_points:
+    operating_point_name = settings.operating_point
+    if operating_point_name not in calibration.operating_points:
         known = ", ".join(calibration.operating_points)
-        raise ModelError(f"SAYSO_OPERATING_POINT is {wanted!r}; the model {name!r} was calibrated at {known}")
-    return Threshold(wanted, "calibrated", calibration.operating_points[wanted])
+        raise ModelError(
+            f"SAYSO_OPERATING_POINT is {operating_point_name!r}; the model {name!r} was calibrated at {known}"
+        )
+    return Threshold(operating_point_name, "calibrated", calibration.operating_points[operating_point_name])

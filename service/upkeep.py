@@ -81,7 +81,7 @@ class Upkeep:
         self._engine.metrics.background_problems.set(len(problems))
 
     def _reembed(self) -> None:
-        """Embed what is missing, again and again until it has been tried to the end once."""
+        """Embed kept recordings that lack a vector; after a failure try again every `_every_s` seconds."""
         with acting("upkeep"):
             while not self._succeeds("reembed", self._reembed_once):
                 if self._stop.wait(self._every_s):

@@ -1,4 +1,4 @@
-"""The SQLite file: how it is recognised, migrated, read, written and emptied of what was deleted."""
+"""The store in one SQLite file: opens, migrates, reads and writes it, and purges deleted content."""
 
 import os
 import sqlite3
@@ -23,7 +23,7 @@ _BUSY_TIMEOUT_MS = 10_000
 _PURGE_TRIES, _PURGE_EVERY_S = (
     25,
     0.01,
-)  # how often, and how far apart, a purge looks for a moment without readers
+)  # a purge tries this often, this far apart, to find no reader
 _SETTINGS = (
     "PRAGMA synchronous = FULL",  # an acknowledged commit survives a power cut
     "PRAGMA foreign_keys = ON",
@@ -33,12 +33,12 @@ _SETTINGS = (
 
 
 class SqliteConnection(sqlite3.Connection):
-    """A connection as `sayso.enroll.db.sql` describes it."""
+    """SQLite's implementation of `sayso.enroll.db.sql.Connection`, which has the docstrings."""
 
     seals_templates = True
 
     def lock(self, name: str, /) -> None:
-        """Nothing to do: there is one writer at a time."""
+        """Do nothing: SQLite has one writer at a time."""
 
     def counted(self, table: str, /) -> int:
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
@@ -53,9 +53,9 @@ class SqliteConnection(sqlite3.Connection):
 class Database:
     """One SQLite file in WAL mode: one writer at a time, any number of readers.
 
-    Opening creates the file (mode 0600, in a folder made 0700) and migrates an older one. It raises
-    StoreForeign, StoreTooNew or StoreCorrupt and leaves the file untouched when it is not ours to use;
-    every later SQLite failure comes out as a StoreError too.
+    Opening creates the file (mode 0600, in a new folder of mode 0700) or migrates an older one. If the file
+    is not a usable store, opening leaves it untouched and raises StoreForeign, StoreTooNew or StoreCorrupt.
+    Later SQLite failures are raised as a StoreError too.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -82,7 +82,7 @@ class Database:
     def write(self, *_scope: str, backup: Path | None = None) -> Iterator[SqliteConnection]:
         """Give the one writing connection: committed when the block ends, rolled back when it raises.
 
-        It sees the tables of another file as the schema `backup`, if one is named.
+        If `backup` names another SQLite file, its tables are attached as the schema `backup`.
         """
         with self._write_lock, self._translated():
             self._refuse_when_closed()
@@ -103,13 +103,14 @@ class Database:
                 raise
 
     def ping(self) -> None:
-        """Nothing to do: whether a file can be written to shows when it is."""
+        """Do nothing: only a write shows whether a file can be written to."""
 
     def purge(self) -> None:
-        """Take deleted content out of the write-ahead log too; this may take a quarter of a second.
+        """Empty the write-ahead log, which still holds deleted content. Takes up to a quarter of a second.
 
-        Best effort: while somebody reads an older snapshot it stays there until upkeep purges again
-        (`purge_pending`), until closing or the next opening. Other writers go on between the tries.
+        Best effort: a reader of an older snapshot prevents it. The content then stays in the log until
+        `purge_pending` succeeds, or until the store is closed or next opened. Other writers may write between
+        the tries.
         """
         for remaining in reversed(range(_PURGE_TRIES)):
             with self._write_lock, self._translated():
@@ -120,13 +121,13 @@ class Database:
                 time.sleep(_PURGE_EVERY_S)
 
     def purge_pending(self) -> None:
-        """Purge if there is anything to: an earlier purge may have been held up, also another process's."""
+        """Purge if the write-ahead log is not empty, as after a purge that readers prevented."""
         with suppress(FileNotFoundError):
             if self.path.with_name(f"{self.path.name}-wal").stat().st_size:
                 self.purge()
 
     def check(self) -> list[str]:
-        """Read the whole file and return what is damaged, in SQLite's words; empty when sound."""
+        """Check the whole file; returns SQLite's message for each damage, none if it is sound."""
         try:
             with self.read() as connection:
                 damage = [row[0] for row in connection.execute("PRAGMA quick_check") if row[0] != "ok"]
@@ -247,6 +248,7 @@ class Database:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        """Raise SQLite's and the system's errors in the block as a StoreError."""
         try:
             yield
         except sqlite3.DatabaseError as error:
@@ -277,7 +279,7 @@ class Database:
 
 
 def _rolled_back(connection: SqliteConnection, attached: bool = False) -> bool:
-    """Undo what is open on a connection; False, and the connection is closed, if it cannot be."""
+    """Roll back the open transaction and detach a backup. If that fails, closes the connection: False."""
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -290,9 +292,9 @@ def _rolled_back(connection: SqliteConnection, attached: bool = False) -> bool:
 
 
 def _truncate_wal(connection: SqliteConnection) -> bool:
-    """Empty the write-ahead log if nobody reads from it now; returns whether it is empty.
+    """Empty the write-ahead log unless a reader uses it; returns whether it is empty.
 
-    It waits for nobody: under the write lock every other writer would wait too.
+    It does not wait for readers: it runs under the write lock, so every other writer would wait too.
     """
     connection.execute("PRAGMA busy_timeout = 0")
     try:

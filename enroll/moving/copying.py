@@ -107,8 +107,8 @@ def copy_store(
 
 
 def differing_answers(ours: Store, theirs: Store) -> list[str]:
-    """Search both stores for some voices of each tenant and model; what they answer differently."""
-    here, there, found = index_of(ours), index_of(theirs), list[str]()
+    """Run some searches of each tenant and model on both stores; returns a line for each that differs."""
+    our_index, their_index, differences = index_of(ours), index_of(theirs), list[str]()
     for tenant, model in sorted(TemplateFeed(ours).templated()):
         page = ours.speakers(tenant, _VOICES)
         for speaker in page.items:
@@ -116,25 +116,25 @@ def differing_answers(ours: Store, theirs: Store) -> list[str]:
                 vector = ours.template(tenant, speaker.id, model).vector
             except EnrollError:  # not enough speech, opted out, not of this model
                 continue
-            (wanted, searched), (given, compared) = (
-                index.search(tenant, model, vector, _BEST) for index in (here, there)
+            (expected, searched), (actual, compared) = (
+                index.search(tenant, model, vector, _BEST) for index in (our_index, their_index)
             )
-            if searched != compared or not _same(wanted, given):
-                found.append(f"tenant {tenant}, model {model[:12]}: a search for {speaker.id} differs")
-    return found
+            if searched != compared or not _same(expected, actual):
+                differences.append(f"tenant {tenant}, model {model[:12]}: a search for {speaker.id} differs")
+    return differences
 
 
-def _same(wanted: list[Candidate], given: list[Candidate]) -> bool:
-    """Tell whether two answers agree: in every score, and in who is found where the scores lie apart."""
-    if len(wanted) != len(given):
+def _same(expected: list[Candidate], actual: list[Candidate]) -> bool:
+    """Tell whether two searches agree: in every score, and in the best speaker unless two are nearly tied."""
+    if len(expected) != len(actual):
         return False
-    scores = all(abs(a.score - b.score) <= SAME_SCORE for a, b in zip(wanted, given, strict=True))
-    close = len(wanted) > 1 and wanted[0].score - wanted[1].score <= SAME_SCORE
-    return scores and (not wanted or close or wanted[0].speaker_id == given[0].speaker_id)
+    scores = all(abs(a.score - b.score) <= SAME_SCORE for a, b in zip(expected, actual, strict=True))
+    close = len(expected) > 1 and expected[0].score - expected[1].score <= SAME_SCORE
+    return scores and (not expected or close or expected[0].speaker_id == actual[0].speaker_id)
 
 
 def _mark(source: Database, keys: KeySource, master_key: str) -> None:
-    """A log without entries could not tell half a copy from a new store."""
+    """Write a first audit entry if the source has none: half a copy would else look like a new store."""
     with source.write() as connection:
         if _head(connection) is None:
             Transaction(connection, lambda _: keys.load(master_key)).audit("store.copied_from", None)
@@ -211,15 +211,17 @@ def _template_batches(
             (batch[0]["speaker"], batch[-1]["speaker"]),
         )
         tenants = {row["number"]: row["tenant"] for row in owners}
-        found = []
+        batch_templates = []
         for row in batch:
             speaker, model, vector = row["speaker"], row["model_sha256"], None
             if not connection.seals_templates:
                 vector = templates.mean_template(transaction, speaker, model)
             if vector is None:
                 vector = templates.read_template(transaction, speaker, model, row["stored"])
-            found.append((tenants[speaker], speaker, model, vector, row["enrollments"], row["net_speech_s"]))
-        yield found
+            batch_templates.append(
+                (tenants[speaker], speaker, model, vector, row["enrollments"], row["net_speech_s"])
+            )
+        yield batch_templates
 
 
 def _compare(

@@ -189,7 +189,7 @@ class TemplateFeed:
 
 
 def has_passed(expires_at: str | None) -> bool:
-    """Tell whether this moment, if there is one, is over."""
+    """Tell whether an expiry has passed; False without one."""
     return expires_at is not None and expires_at <= clock.stamp(clock.now())
 
 
@@ -220,20 +220,20 @@ def _in_group(connection: Connection, tenant: str, group: str) -> frozenset[int]
 
 
 def _listed(connection: Connection, tenant: str, among: Collection[str]) -> frozenset[int]:
-    wanted = sorted(set(among))
-    impossible = [value for value in wanted if not is_id(value)]
+    requested = sorted(set(among))
+    impossible = [value for value in requested if not is_id(value)]
     if impossible:
         raise SpeakerNotFound(*impossible)
-    found: dict[str, int] = {}
-    for start in range(0, len(wanted), _IDS_AT_ONCE):
-        ids = wanted[start : start + _IDS_AT_ONCE]
+    numbers: dict[str, int] = {}
+    for start in range(0, len(requested), _IDS_AT_ONCE):
+        ids = requested[start : start + _IDS_AT_ONCE]
         marks = ", ".join("?" * len(ids))
         rows = connection.execute(
             f"SELECT id, number FROM speakers WHERE tenant = ? AND id IN ({marks}) AND {LIVING}",
             (tenant, *ids, clock.stamp(clock.now())),
         )
-        found |= {row["id"]: row["number"] for row in rows}
-    unknown = [value for value in wanted if value not in found]
+        numbers |= {row["id"]: row["number"] for row in rows}
+    unknown = [value for value in requested if value not in numbers]
     if unknown:
         raise SpeakerNotFound(*unknown)
-    return frozenset(found.values())
+    return frozenset(numbers.values())

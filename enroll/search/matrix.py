@@ -41,11 +41,11 @@ class Matrix:
         """Add rows `[n, dim]`, n being 1 or more, at the end."""
         if self._used == 0:
             self._memory = np.zeros((0, len(vectors[0])), np.float32)
-        wanted = self._used + len(vectors)
-        if wanted > len(self._memory):
-            self._resize(wanted + min(wanted // 2, _SPARE))
-        self._memory[self._used : wanted] = vectors
-        self._used = wanted
+        used = self._used + len(vectors)
+        if used > len(self._memory):
+            self._resize(used + min(used // 2, _SPARE))
+        self._memory[self._used : used] = vectors
+        self._used = used
 
     def remove(self, row: int) -> None:
         """Put the last row in the place of this one."""

@@ -127,12 +127,12 @@ class Mirror:
         self._built_for = 0
 
     def _tend(self) -> None:
-        """Begin a short list where the tenant has outgrown exact search, or the one there is."""
+        """Start building a short list if the tenant has outgrown exact search, or its present short list."""
         roster = self._roster
         if len(roster) < self._approximate_from // 2:
             roster.shortlist, self._built_for = None, 0
-        wanted = max(self._approximate_from, _GROWTH * self._built_for)
-        if len(roster) >= wanted and roster.written is None and time.monotonic() >= self._retry_at:
+        build_at = max(self._approximate_from, _GROWTH * self._built_for)
+        if len(roster) >= build_at and roster.written is None and time.monotonic() >= self._retry_at:
             roster.written, self._built_for = set(), len(roster)
             threading.Thread(target=self._build, args=(roster,), name="short list", daemon=True).start()
 
@@ -174,7 +174,7 @@ class Mirror:
                 return np.concatenate(parts)
 
     def _advance(self, roster: Roster, shortlist: Shortlist) -> bool:
-        """Encode some of what is new since the last call; True when the short list is in use or given up."""
+        """Encode one batch of new and changed vectors; True once the short list is in use or obsolete."""
         with self._lock:
             if roster is not self._roster or roster.written is None:
                 return True

@@ -88,16 +88,18 @@ class Roster:
         return found[:k], searched
 
     def differences(self, numbers: Sequence[int], ids: Sequence[str], vectors: Matrix) -> list[str]:
-        """Compare with what should be there."""
+        """Compare with the store's speakers and `vectors` `[n, dim]`; returns a line for each difference."""
         expected = dict(zip(numbers, ids, strict=True))
-        found = [f"{self._ids[s]} should not be there" for n, s in self._slots.items() if n not in expected]
-        rows, wanted = self.vectors.rows, vectors.rows
+        differing = [
+            f"{self._ids[s]} should not be there" for n, s in self._slots.items() if n not in expected
+        ]
+        rows, expected_rows = self.vectors.rows, vectors.rows
         for row, (number, speaker_id) in enumerate(expected.items()):
             slot = self._slots.get(number)
             if slot is None or self._ids[slot] != speaker_id:
-                found.append(f"{speaker_id} is missing")
-            elif slot >= len(rows) or not np.array_equal(rows[slot], wanted[row]):
-                found.append(f"{speaker_id} has another template")
+                differing.append(f"{speaker_id} is missing")
+            elif slot >= len(rows) or not np.array_equal(rows[slot], expected_rows[row]):
+                differing.append(f"{speaker_id} has another template")
         sizes = {"vectors": len(rows), "numbers": len(self._slots)}
         if self.shortlist is not None:
             sizes["codes"] = len(self.shortlist)
@@ -106,12 +108,14 @@ class Roster:
                     self.shortlist.strangers(at, rows[at : at + _AT_ONCE])
                     for at in range(0, len(rows), _AT_ONCE)
                 )
-                found += [f"{wrong} codes on the short list are of other templates"] if wrong else []
-        return found + [f"{n} {what} for {len(self)} speakers" for what, n in sizes.items() if n != len(self)]
+                differing += [f"{wrong} codes on the short list are of other templates"] if wrong else []
+        return differing + [
+            f"{n} {what} for {len(self)} speakers" for what, n in sizes.items() if n != len(self)
+        ]
 
     def _slots_of(self, numbers: Collection[int]) -> Slots:
-        there = [slot for slot in map(self._slots.get, numbers) if slot is not None]
-        return np.array(sorted(there), dtype=np.int64)  # memory is read in order
+        known = [slot for slot in map(self._slots.get, numbers) if slot is not None]
+        return np.array(sorted(known), dtype=np.int64)  # memory is read in order
 
 
 def _scores(query: Vector, rows: Vectors, slots: Slots | None) -> Vectors:

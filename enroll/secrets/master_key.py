@@ -1,4 +1,4 @@
-"""Where the master key comes from: a file of its own, or the environment."""
+"""Sources of the master key: a file of its own, or text in the environment."""
 
 import os
 from contextlib import suppress
@@ -11,59 +11,59 @@ from sayso.enroll.secrets.sealing import MasterKey, new_key, parse_master_key
 
 
 class KeySource(Protocol):
-    """Something that can give the master key a store is sealed with."""
+    """A source of the master key that a store is sealed with."""
 
-    def load(self, wanted: str) -> MasterKey:
+    def load(self, key_id: str) -> MasterKey:
         """Return the key with this id. Raises MasterKeyUnusable."""
 
     def first(self) -> MasterKey:
-        """Return the key for a store that has none yet. Raises MasterKeyUnusable."""
+        """Return the key for a new store, made now if a key file is missing. Raises MasterKeyUnusable."""
 
     def promote(self, key_id: str) -> None:
-        """Finish what a rotation to this key, cut short, may have left to do."""
+        """Make this key the present one, if a rotation to it was cut short before that. Else do nothing."""
 
 
 class KeyText:
-    """A key given as text, by the environment."""
+    """A key given as text, by default in SAYSO_MASTER_KEY."""
 
     def __init__(self, text: str, origin: str = "SAYSO_MASTER_KEY") -> None:
         self._key, self._origin = parse_master_key(text, origin), origin
 
-    def load(self, wanted: str) -> MasterKey:
-        if self._key.id != wanted:
-            raise _wrong(self._origin, self._key.id, wanted)
+    def load(self, key_id: str) -> MasterKey:
+        if self._key.id != key_id:
+            raise _other_key(self._origin, self._key.id, key_id)
         return self._key
 
     def first(self) -> MasterKey:
         return self._key
 
     def promote(self, key_id: str) -> None:
-        """Nothing to do: the operator sets the text."""
+        """Do nothing: the operator changes the text."""
 
 
 class KeyFile:
     """A key in a file of mode 0600, made when a new store needs one.
 
-    Beside it lies `<name>.<id>` for each key of a rotation: the new one is written there before the database
-    is told of it, and the old one stays there, since earlier backups open with it only. So whichever key
-    the database names is on the disk at every moment, whoever rotates and wherever that is cut short.
+    A rotation keeps both of its keys beside that file, as `<name>.<id>`. The new key is written there before
+    the database names it. The old key stays, because earlier backups open only with it. So the key that the
+    database names is on the disk at every moment, even if a rotation is cut short.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def load(self, wanted: str) -> MasterKey:
+    def load(self, key_id: str) -> MasterKey:
         key = self._present()
-        if key is not None and key.id == wanted:
+        if key is not None and key.id == key_id:
             return key
         with suppress(FileNotFoundError):
-            return _checked(self.kept(wanted), wanted)
+            return _checked(self.kept(key_id), key_id)
         if key is None:
             raise MasterKeyUnusable(
-                f"{self.path} is missing: the store is sealed with master key {wanted}. Put that file back, "
+                f"{self.path} is missing: the store is sealed with master key {key_id}. Put that file back, "
                 "or set SAYSO_MASTER_KEY or SAYSO_MASTER_KEY_FILE; without the key nothing can be opened."
             )
-        raise _wrong(self.path, key.id, wanted)
+        raise _other_key(self.path, key.id, key_id)
 
     def first(self) -> MasterKey:
         with suppress(FileExistsError):
@@ -71,13 +71,16 @@ class KeyFile:
         return _read(self.path)
 
     def prepare(self) -> MasterKey:
-        """Write a new key beside the present one."""
+        """Make a new key for a rotation and write it beside the present one, at `kept(key.id)`."""
         key = MasterKey(new_key())
         _write(self.kept(key.id), key)
         return key
 
     def promote(self, key_id: str) -> None:
-        """Give the key with this id the file's own name, keeping the one that had it under its id."""
+        """Put the kept key with this id at `path` too; the key that was there is kept under its own id.
+
+        Does nothing if there is no present key, no kept key with this id, or if it is at `path` already.
+        """
         present = self._present()
         if present is None or present.id == key_id or not self.kept(key_id).exists():
             return
@@ -87,11 +90,11 @@ class KeyFile:
         draft.unlink(missing_ok=True)
         os.link(self.kept(key_id), draft)
         os.replace(draft, self.path)
-        draft.unlink(missing_ok=True)  # a rename onto another name of the same file leaves both
+        draft.unlink(missing_ok=True)  # if both are links to one file, the rename leaves the draft
         sync_folder(self.path.parent)
 
     def kept(self, key_id: str) -> Path:
-        """Name the file where a key of a rotation is kept."""
+        """Return the path at which a rotation keeps the key with this id."""
         return self.path.with_name(f"{self.path.name}.{key_id}")
 
     def _present(self) -> MasterKey | None:
@@ -115,15 +118,15 @@ def _read(path: Path) -> MasterKey:
     return parse_master_key(text, str(path))
 
 
-def _checked(path: Path, wanted: str) -> MasterKey:
+def _checked(path: Path, key_id: str) -> MasterKey:
     key = _read(path)
-    if key.id != wanted:
-        raise _wrong(path, key.id, wanted)
+    if key.id != key_id:
+        raise _other_key(path, key.id, key_id)
     return key
 
 
 def _write(path: Path, key: MasterKey) -> None:
-    """Write a new file that is whole or not there, whenever the process ends. Raises FileExistsError."""
+    """Write a new key file atomically, with mode 0600. Raises FileExistsError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = draft_of(path)
     descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
@@ -138,8 +141,8 @@ def _write(path: Path, key: MasterKey) -> None:
     sync_folder(path.parent)
 
 
-def _wrong(origin: object, given: str, wanted: str) -> MasterKeyUnusable:
+def _other_key(origin: object, given_id: str, key_id: str) -> MasterKeyUnusable:
     return MasterKeyUnusable(
-        f"{origin} is master key {given}, but the store is sealed with {wanted}. Give that key: without it "
-        "nothing can be opened."
+        f"{origin} is master key {given_id}, but the store is sealed with {key_id}. Give that key: "
+        "without it nothing can be opened."
     )

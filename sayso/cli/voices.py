@@ -1,4 +1,7 @@
-"""`sayso enroll`, `verify` and `identify`: what the service does, on the same store, without the service."""
+"""`sayso enroll`, `verify` and `identify`: the service's work on the same store, without a running service.
+
+`enroll` exits with 1 if any recording is refused. `verify` and `identify` exit with 0 whatever they decide.
+"""
 
 from __future__ import annotations
 

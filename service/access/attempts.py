@@ -178,7 +178,7 @@ def _barred_where(connection: Connection, condition: str, values: tuple[object, 
 
 
 def _refuse_if_barred(row: Row, attempt: str, limits: AttemptLimits) -> None:
-    """Raise for a speaker on whom no attempt but the last one that failed may be made now."""
+    """Raise if the speaker is locked or must wait. A repeat of the last failed attempt is let through."""
     if row["failures"] is None or row["attempt"] == attempt:
         return
     if limits.lock_after and row["failures"] >= limits.lock_after:

@@ -190,10 +190,10 @@ def _key(row: Row) -> ApiKey:
 
 
 def _checked_scopes(scopes: Iterable[str]) -> frozenset[str]:
-    wanted = frozenset(scopes)
-    if not wanted or not wanted <= set(SCOPES):
+    chosen = frozenset(scopes)
+    if not chosen or not chosen <= set(SCOPES):
         raise InvalidField("scopes", f"choose one or more of {', '.join(SCOPES)}")
-    return wanted
+    return chosen
 
 
 def _checked_expiry(expires_at: datetime | None) -> str | None:
