@@ -32,7 +32,7 @@ class Upkeep:
             "index": lambda: engine.index.refresh(),
         }
         for task in (*self._tasks, "problems", "reembed"):
-            engine.metrics.upkeep_failures.labels(task)  # the series is there before the first failure, for `increase()`
+            engine.metrics.upkeep_failures.labels(task)  # so that `increase()` sees the first failure
         self._problems: set[str] = set()
         self._done_at = dict.fromkeys(self._tasks, time.monotonic())
         self._stop = threading.Event()

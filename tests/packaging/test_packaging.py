@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tools import tool
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("bench", "enroll", "evaluate", "export", "models", "runtime", "service", "train")
+ROOMS = ("bench", "domain", "enroll", "evaluate", "export", "models", "runtime", "service", "train")
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +126,15 @@ def test_it_starts_in_a_folder_with_a_users_own_service(
     path = (request.getfixturevalue("site"),) if installed == "wheel" else ()
     said = python("-m", "sayso", "--help", cwd=tmp_path, path=path)
     assert "Self-hosted speaker verification" in said
+
+
+def test_every_room_is_known_wherever_rooms_are_listed() -> None:
+    """A room that one of these lists lacks is missing in a package or in an image."""
+    linked = {path.name for path in (ROOT / "sayso").iterdir() if path.is_symlink()}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    excluded = settings["tool"]["hatch"]["build"]["targets"]["sdist"]["exclude"]
+    banned = settings["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]
+    assert linked == set(ROOMS)
+    assert linked <= {path.removeprefix("/") for path in excluded}
+    assert linked <= set(banned)
+    assert linked <= {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines()}
