@@ -101,10 +101,13 @@ def held_out(
 
     For each entry of `together`, a list of group numbers, the calibration is fitted without those groups and
     tested on them. Tenants have the largest of TENANT_SIZES, or the whole group if that is smaller. A group
-    without both classes gives no row. `progress` takes the folds done and their number.
+    without both classes gives no row. `progress` takes the folds done and their number. ValueError if an
+    entry leaves nothing to fit on.
     """
     rows: list[HeldOut] = []
     everybody = np.unique(comparisons[0].groups)
+    if any(not np.setdiff1d(everybody, left_out).size for left_out in together):
+        raise ValueError("a corpus can only be held out beside another: the trials are all of one")
     for done, left_out in enumerate(together):
         progress(done, len(together))
         others = [of_groups(c, np.setdiff1d(everybody, left_out)) for c in comparisons]

@@ -137,15 +137,15 @@ def calibrate(
         stage("calibration")
         try:
             fitted = fit_on_templates(compared, [listed.identity() for listed, _ in lists])
+            if held_out:
+                tried = try_held_out(
+                    compared,
+                    [[int(g)] for g in np.unique(compared[0].groups)],
+                    fitted.llr.centre_weight,
+                    lambda done, total: stage("held out", done, total),
+                )
         except ValueError as error:
             raise ModelError(f"{path.name} is not calibrated: {error}") from error
-        if held_out:
-            tried = try_held_out(
-                compared,
-                [[int(g)] for g in np.unique(compared[0].groups)],
-                fitted.llr.centre_weight,
-                lambda done, total: stage("held out", done, total),
-            )
     write_card(path, replace(read_card(path.read_bytes(), path.name), calibration=fitted))
     for listed, _ in lists:
         if listed.identity().speakers < FEW_SPEAKERS:

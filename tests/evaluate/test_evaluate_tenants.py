@@ -204,3 +204,9 @@ def test_trials_without_both_classes_are_refused() -> None:
         fit_on_templates([alone], [LIST])
     with pytest.raises(ValueError, match="voices need vectors"):
         Voices(np.zeros((3, DIM), np.float32), sides(2, 1.0))
+
+
+def test_a_single_corpus_cannot_be_held_out(conditions: list[Comparisons]) -> None:
+    groups = np.unique(conditions[0].groups).tolist()
+    with pytest.raises(ValueError, match="beside another"):
+        held_out(conditions, [groups], 2.0)
