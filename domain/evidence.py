@@ -212,8 +212,9 @@ class LlrModel:
         """The LLRs `[trials]` of many comparisons; the arguments are as for `design`."""
         columns = self.design(score, centred, templates, probes, counts)
         llrs = self.regressions[ANY].of(columns)
+        numbers = pair_numbers(templates, probes)
         for number, pair in enumerate(PAIRS):
-            own = pair_numbers(templates, probes) == number
+            own = numbers == number
             if pair in self.regressions and own.any():
                 llrs[own] = self.regressions[pair].of(columns[own])
         return llrs
