@@ -56,21 +56,28 @@ def measure(
     narrow: bool,
     progress: Callable[[str, int, int], None] = lambda corpus, done, total: None,
 ) -> list[Row]:
-    """Enrol and verify over HTTP, one server a corpus; with `narrow` the probes pass a telephone line."""
+    """Enrol and verify over HTTP, one server a corpus; with `narrow` the probes pass a telephone line.
+
+    `model` names a shipped model, or is the path of a model file.
+    """
     names = corpora(trials.recordings)
     of_template = np.array([names[template.recordings[0]] for template in trials.templates])
+    path = Path(model)
+    served = {"SAYSO_DEFAULT_MODEL": path.stem}
+    if path.is_file():
+        served["SAYSO_MODELS"] = json.dumps({path.stem: str(path.resolve())})
     rows = []
     for corpus in np.unique(of_template).tolist():
         chosen = np.flatnonzero(of_template[trials.template] == corpus)
         with ServerProcess(
             SAYSO_OPERATING_POINT=operating_point,
-            SAYSO_DEFAULT_MODEL=model,
             SAYSO_ENROLL_REQUIRED_SPEECH_S="1.5",
             SAYSO_ENROLL_MIN_SPEECH_S="0.3",
             SAYSO_VERIFY_REQUIRED_SPEECH_S="0.5",
             SAYSO_ATTEMPTS_BEFORE_DELAY="0",
             SAYSO_ATTEMPTS_BEFORE_LOCK="0",
             SAYSO_REPLAY_DAYS="0",
+            **served,
         ) as server:
             rows.append(_corpus(server, corpus, trials, root, chosen, narrow, progress))
     return rows
@@ -153,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="a served model's name")
+    parser.add_argument("model", help="a shipped model's name, or a model file")
     parser.add_argument("--trials", type=Path, required=True)
     parser.add_argument("--map", type=Path, required=True)
     parser.add_argument("--root", type=Path, required=True)
