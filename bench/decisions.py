@@ -27,6 +27,14 @@ from sayso.train.waveform import telephone
 
 _LONGEST_S = 3600.0
 _REFUSED = 422  # too little speech, mostly
+_SETTINGS = {
+    "SAYSO_ENROLL_REQUIRED_SPEECH_S": "1.5",
+    "SAYSO_ENROLL_MIN_SPEECH_S": "0.3",
+    "SAYSO_VERIFY_REQUIRED_SPEECH_S": "0.5",
+    "SAYSO_ATTEMPTS_BEFORE_DELAY": "0",
+    "SAYSO_ATTEMPTS_BEFORE_LOCK": "0",
+    "SAYSO_REPLAY_DAYS": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -63,22 +71,13 @@ def measure(
     names = corpora(trials.recordings)
     of_template = np.array([names[template.recordings[0]] for template in trials.templates])
     path = Path(model)
-    served = {"SAYSO_DEFAULT_MODEL": path.stem}
+    settings = _SETTINGS | {"SAYSO_DEFAULT_MODEL": path.stem, "SAYSO_OPERATING_POINT": operating_point}
     if path.is_file():
-        served["SAYSO_MODELS"] = json.dumps({path.stem: str(path.resolve())})
+        settings["SAYSO_MODELS"] = json.dumps({path.stem: str(path.resolve())})
     rows = []
     for corpus in np.unique(of_template).tolist():
         chosen = np.flatnonzero(of_template[trials.template] == corpus)
-        with ServerProcess(
-            SAYSO_OPERATING_POINT=operating_point,
-            SAYSO_ENROLL_REQUIRED_SPEECH_S="1.5",
-            SAYSO_ENROLL_MIN_SPEECH_S="0.3",
-            SAYSO_VERIFY_REQUIRED_SPEECH_S="0.5",
-            SAYSO_ATTEMPTS_BEFORE_DELAY="0",
-            SAYSO_ATTEMPTS_BEFORE_LOCK="0",
-            SAYSO_REPLAY_DAYS="0",
-            **served,
-        ) as server:
+        with ServerProcess(cores=(), **settings) as server:
             rows.append(_corpus(server, corpus, trials, root, chosen, narrow, progress))
     return rows
 

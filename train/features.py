@@ -147,7 +147,9 @@ def _speech(detector: SpeechDetector, x: NDArray[np.float32]) -> NDArray[np.floa
 
 
 def _name(manifest: Manifest, options: FrontEndOptions, copy: Copy, served: bool) -> str:
-    facts = [manifest.sha256, options.to_dict(), *([asdict(copy)] if copy != PLAIN else [])]
+    facts = [manifest.sha256, options.to_dict()]
+    if copy != PLAIN:  # holds only what is trained on
+        facts += [asdict(copy), hashlib.sha256(manifest.train.tobytes()).hexdigest()]
     facts += ["served"] if served else []
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
