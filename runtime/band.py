@@ -13,7 +13,7 @@ _LEFT_OUT_HZ = (4_200.0, 7_500.0)
 # -45 dB but for 2 in 100, those through a telephone line below -59, and older 8 kHz recordings, coded again,
 # around -55.
 _NARROW_DB = -45.0
-_MOST_FRAMES = 200  # of speech, evenly spaced: enough to tell
+_MOST_FRAMES = 64  # of speech, evenly spaced: of 1,000 recordings all were told as by 200
 
 
 def band_of(frames: Samples, spoken: NDArray[np.bool_]) -> Band:

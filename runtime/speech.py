@@ -112,12 +112,13 @@ class SpeechDetector:
         the second is empty.
         """
         powers = level.frame_powers(_frames(recording.samples))
-        samples = recording.samples * np.float32(level.gain(powers, recording.step))
+        gain = level.gain(powers, recording.step)
+        samples = recording.samples * np.float32(gain)
         frames = _frames(samples)
         spoken = _spoken(self.probabilities(frames)[0])
         counted = np.repeat(_widened(spoken, **_COUNTED), FRAME)[: len(samples)]
         embedded = np.repeat(_widened(spoken, **_EMBEDDED), FRAME)[: len(samples)]
-        snr = _snr_db(np.mean(frames * frames, axis=1), counted[::FRAME])
+        snr = _snr_db(powers * gain**2, counted[::FRAME])
         warnings = list(recording.warnings)
         if snr is not None and snr < NOISY_DB:
             warnings.append("noisy")
@@ -209,7 +210,7 @@ def _spoken(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Frames of speech, by hysteresis, without short bursts."""
     mask = np.zeros(len(probabilities), bool)
     speaking = False
-    for i, p in enumerate(probabilities):
+    for i, p in enumerate(probabilities.tolist()):
         speaking = p >= _ON or (speaking and p >= _OFF)
         mask[i] = speaking
     for start, stop in _runs(mask):
@@ -235,7 +236,7 @@ def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _snr_db(power: NDArray[np.float32], mask: NDArray[np.bool_]) -> float | None:
+def _snr_db(power: NDArray[np.float64], mask: NDArray[np.bool_]) -> float | None:
     """Speech power over noise power, the noise taken off the speech; None without speech.
 
     The quietest tenth of the frames is taken for noise: pauses, or at worst the softest speech. Frames
