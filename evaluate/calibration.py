@@ -210,17 +210,20 @@ def _logistic(design: FloatArray, outcome: FloatArray, weights: FloatArray) -> F
 def _conditions(comparisons: Sequence[Comparisons]) -> Conditions:
     largest = int(np.bincount(comparisons[0].groups).max())
     return Conditions(
-        _range(np.concatenate([c.probes.sides.net_speech_s for c in comparisons])),
-        _range(np.concatenate([c.templates.sides.net_speech_s for c in comparisons])),
+        _range([c.probes.sides.net_speech_s for c in comparisons]),
+        _range([c.templates.sides.net_speech_s for c in comparisons]),
         tuple(sorted({c.condition for c in comparisons})),
         tuple(size for size in TENANT_SIZES if size <= largest),
     )
 
 
-def _range(seconds: FloatArray) -> Range:
-    """Return the 1st to 99th percentile of durations, so that a few odd recordings do not widen the range."""
-    low, high = np.percentile(seconds, [1, 99])
-    return Range(round(float(low), 2), round(float(high), 2))
+def _range(seconds: Sequence[FloatArray]) -> Range:
+    """Return the range of the durations `[recordings]` of all conditions.
+
+    Of each condition the 1st to 99th percentile counts, so that a few odd recordings do not widen the range.
+    """
+    lows, highs = zip(*(np.percentile(s, [1, 99]) for s in seconds if len(s)), strict=True)
+    return Range(round(float(min(lows)), 2), round(float(max(highs)), 2))
 
 
 def _search_growth(model: LlrModel, comparisons: Comparisons) -> float:

@@ -22,8 +22,8 @@ from sayso.runtime.containers import SEND, Container
 from sayso.runtime.errors import TruncatedAudio, UndecodableAudio
 
 Samples = NDArray[np.float32]
-# Values decoded at a time, so that a header's claim never sizes an allocation. libsndfile writes zeros where a
-# file has ended: a block of 2**20 cost a call 1 ms of them.
+# Values decoded at a time, so that a header's claim never sizes an allocation. libsndfile writes zeros where
+# a file has ended: a block of 2**20 cost a call 1 ms of them.
 _BLOCK = 2**16
 # Full scale as decoded: companded and 8-bit samples never reach 1.
 FULL_SCALE = {"ULAW": 0.979, "ALAW": 0.983, "PCM_U8": 0.992, "PCM_S8": 0.992}

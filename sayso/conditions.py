@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sayso.domain.evidence import Band, Side, Sides
+from sayso.domain.evidence import SHORTEST_S, Band, Side, Sides
 from sayso.evaluate.tenants import Comparisons, Voices
 from sayso.evaluate.trials import TemplateTrials, TrialList, corpora
 from sayso.listen import LONGEST_S, EmbeddedFiles, FileError, require_files
@@ -62,8 +62,9 @@ def compare_all(
 ) -> list[Comparisons]:
     """The trials of all lists, each with the folder of its recordings, under every condition.
 
-    Templates are of all their recordings and of the first alone; probes are whole and short, on a wide band
-    and through a telephone line. Raises `FileError` naming recordings that cannot be used.
+    Templates are of all their recordings and of the first alone; probes are whole, short and several as one
+    call, on a wide band and through a telephone line. Raises `FileError` naming recordings that cannot be
+    used.
     """
     listed = [Trial.of(trials) for trials, _ in lists]
     files = [
@@ -101,7 +102,7 @@ def as_listed(trials: TrialList | TemplateTrials, embedded: EmbeddedFiles) -> Co
     ]
     names = sorted(set(trial.groups))
     return Comparisons(
-        _templates(trial, heard, "wide", False),
+        _templates(trial, heard, "wide"),
         _voices([h["wide"] for h in heard]),
         trial.labels,
         trial.template.astype(np.int64),
@@ -157,36 +158,112 @@ def _hear(embedder: Embedder, detector: SpeechDetector, file: Path, forms: set[s
 
 
 def _conditions(trial: Trial, heard: list[Heard], groups: list[int]) -> list[Comparisons]:
-    recordings = sorted(set(trial.probe.tolist()))
-    rows = {recording: row for row, recording in enumerate(recordings)}
+    wide, line = _templates(trial, heard, "wide"), _templates(trial, heard, "line")
+    first = _templates(replace(trial, templates=tuple(r[:1] for r in trial.templates)), heard, "wide")
+    grown = _grown(trial)
+    single, calls, last = _single(trial), _calls(trial), _single(grown)
+    cases = [
+        *(("wide", wide, single, form) for form in PROBES),
+        *(("line", line, single, form) for form in PROBES),
+        *(("wide", first, single, form) for form in _WIDE),
+        *(("wide", wide, calls, form) for form in TEMPLATES),
+        *(("line", line, calls, form) for form in TEMPLATES),
+        *((form, _templates(grown, heard, form), last, form) for form in TEMPLATES),
+    ]
+    of_group = np.array([groups[made_of[0]] for made_of in trial.templates], np.int64)
     made = []
-    for form, first_alone in (("wide", False), ("line", False), ("wide", True)):
-        templates = _templates(trial, heard, form, first_alone)
-        for probe_form in PROBES:
-            band: Band = "narrow" if probe_form in _NARROW else "wide"
-            template_band: Band = "narrow" if form == "line" else "wide"
-            if first_alone and band == "narrow":
-                continue
-            probes = _voices([heard[recording][probe_form] for recording in recordings])
-            kept = probes.sides.net_speech_s[[rows[r] for r in trial.probe.tolist()]] >= LEAST_SPEECH_S
-            made.append(
-                Comparisons(
-                    templates,
-                    probes,
-                    trial.labels[kept],
-                    trial.template[kept].astype(np.int64),
-                    np.array([rows[r] for r in trial.probe[kept].tolist()], np.int64),
-                    np.array([groups[made_of[0]] for made_of in trial.templates], np.int64),
-                    f"{template_band}/{band}",
-                )
+    for template_form, templates, probes, form in cases:
+        voices = probes.voices(heard, form, templates.vectors.shape[1])
+        kept = voices.sides.net_speech_s[probes.probe] >= LEAST_SPEECH_S
+        made.append(
+            Comparisons(
+                templates,
+                voices,
+                probes.labels[kept],
+                probes.template[kept],
+                probes.probe[kept],
+                of_group,
+                f"{'narrow' if template_form == 'line' else 'wide'}/{'wide' if form in _WIDE else 'narrow'}",
             )
+        )
     return made
 
 
-def _templates(trial: Trial, heard: list[Heard], form: str, first_alone: bool) -> Voices:
+@dataclass(frozen=True, eq=False)
+class _Probes:
+    """Trials `[trials]`. Each probe is made of one recording, or of several of a speaker as one call."""
+
+    recordings: tuple[tuple[int, ...], ...]
+    labels: NDArray[np.bool_]
+    template: NDArray[np.int64]
+    probe: NDArray[np.int64]
+
+    def voices(self, heard: list[Heard], form: str, dim: int) -> Voices:
+        if not self.recordings:
+            return Voices(np.zeros((0, dim), np.float32), Sides.of([]))
+        return _voices([_as_one([heard[r][form] for r in made_of]) for made_of in self.recordings])
+
+
+def _single(trial: Trial) -> _Probes:
+    recordings, probe = np.unique(trial.probe, return_inverse=True)
+    made_of = tuple((int(recording),) for recording in recordings)
+    return _Probes(made_of, trial.labels, trial.template.astype(np.int64), probe.astype(np.int64))
+
+
+def _calls(trial: Trial) -> _Probes:
+    """The same trials with long probes: all probes of a speaker, one after the other.
+
+    Lists hold sentences and commands; a caller may speak for half a minute. Strangers without a template are
+    left out, as a list does not say which recordings are of one stranger; so are speakers with one probe.
+    """
+    calls = tuple(_own_probes(trial).values())
+    speaker = {probe: row for row, probes in enumerate(calls) for probe in probes}
+    pairs = {
+        (int(template), speaker[int(probe)], bool(label))
+        for template, probe, label in zip(trial.template, trial.probe, trial.labels, strict=True)
+        if int(probe) in speaker
+    }
+    rows = np.array(sorted(pairs), np.int64).reshape(-1, 3)
+    return _Probes(calls, rows[:, 2].astype(np.bool_), rows[:, 0], rows[:, 1])
+
+
+def _grown(trial: Trial) -> Trial:
+    """The same speakers with long templates: all probes of a speaker but the last are enrolled too."""
+    own = _own_probes(trial)
+    enrolled = {probe for probes in own.values() for probe in probes[:-1]}
+    templates = tuple((*made_of, *own.get(i, ())[:-1]) for i, made_of in enumerate(trial.templates))
+    kept = ~np.isin(trial.probe, list(enrolled))
+    return replace(
+        trial,
+        templates=templates,
+        labels=trial.labels[kept],
+        template=trial.template[kept],
+        probe=trial.probe[kept],
+    )
+
+
+def _own_probes(trial: Trial) -> dict[int, tuple[int, ...]]:
+    """The probes of each template's own speaker, by template, where there are several."""
+    own: dict[int, dict[int, None]] = {}
+    for template, probe in zip(trial.template[trial.labels], trial.probe[trial.labels], strict=True):
+        own.setdefault(int(template), {})[int(probe)] = None
+    return {template: tuple(probes) for template, probes in own.items() if len(probes) > 1}
+
+
+def _as_one(own: Sequence[tuple[NDArray[np.float32], Side]]) -> tuple[NDArray[np.float32], Side]:
+    """Recordings of a speaker as one recording: a network's vector is the mean over windows of speech."""
+    if len(own) == 1:
+        return own[0]
+    seconds = np.array([side.net_speech_s for _, side in own])
+    mean = np.average([vector for vector, _ in own], axis=0, weights=np.maximum(seconds, SHORTEST_S))
+    vector = np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-6), np.float32)
+    return vector, Side(float(seconds.sum()), 1, own[0][1].band)
+
+
+def _templates(trial: Trial, heard: list[Heard], form: str) -> Voices:
     made = []
     for recordings in trial.templates:
-        own = [heard[r][form] for r in (recordings[:1] if first_alone else recordings)]
+        own = [heard[r][form] for r in recordings]
         mean = np.mean([vector for vector, _ in own], axis=0, dtype=np.float64)
         seconds = sum(side.net_speech_s for _, side in own)
         narrow = sum(side.net_speech_s for _, side in own if side.band == "narrow")

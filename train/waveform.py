@@ -106,7 +106,7 @@ def change_speed(x: Waveform, speed: float) -> Waveform:
 def augment(x: Waveform, rng: np.random.Generator, talkers: Sequence[Waveform]) -> Waveform:
     """One random scene for `x`; babble is made of `talkers`.
 
-    About a sixth of the draws change nothing but the level.
+    Half of the draws pass a telephone line; about one in ten changes nothing but the level.
     """
     if rng.random() < 0.4:
         x = reverberate(x, rng.uniform(0.15, 0.9), rng.uniform(-2.0, 15.0), rng)
@@ -117,9 +117,9 @@ def augment(x: Waveform, rng: np.random.Generator, talkers: Sequence[Waveform]) 
         others = [talkers[int(rng.integers(len(talkers)))] for _ in range(rng.integers(1, 5))]
         x = mix(x, babble(others, len(x)), rng.uniform(8.0, 20.0))
     line = rng.random()
-    if line < 0.3:
+    if line < 0.5:
         x = telephone(x, str(rng.choice(TELEPHONE_CODECS)))
-    elif line < 0.42:
+    elif line < 0.6:
         x = compress(x, _FORMATS[rng.integers(len(_FORMATS))], rng.uniform(0.6, 0.95))
     return change_level(x, rng.uniform(-30.0, 6.0))
 
