@@ -26,7 +26,7 @@ from sayso.runtime.audio import SAMPLE_RATE, Samples, decode
 from sayso.train.waveform import telephone
 
 _LONGEST_S = 3600.0
-_REFUSED = 422  # too little speech, mostly
+REFUSED = 422  # too little speech, mostly
 _SETTINGS = {
     "SAYSO_ENROLL_REQUIRED_SPEECH_S": "1.5",
     "SAYSO_ENROLL_MIN_SPEECH_S": "0.3",
@@ -70,16 +70,22 @@ def measure(
     """
     names = corpora(trials.recordings)
     of_template = np.array([names[template.recordings[0]] for template in trials.templates])
-    path = Path(model)
-    settings = _SETTINGS | {"SAYSO_DEFAULT_MODEL": path.stem, "SAYSO_OPERATING_POINT": operating_point}
-    if path.is_file():
-        settings["SAYSO_MODELS"] = json.dumps({path.stem: str(path.resolve())})
+    settings = service_settings(model) | {"SAYSO_OPERATING_POINT": operating_point}
     rows = []
     for corpus in np.unique(of_template).tolist():
         chosen = np.flatnonzero(of_template[trials.template] == corpus)
         with ServerProcess(cores=(), **settings) as server:
             rows.append(_corpus(server, corpus, trials, root, chosen, narrow, progress))
     return rows
+
+
+def service_settings(model: str) -> dict[str, str]:
+    """The settings of a service whose answers are counted: only `model`'s, a shipped one's name or a file."""
+    path = Path(model)
+    settings = _SETTINGS | {"SAYSO_DEFAULT_MODEL": path.stem}
+    if path.is_file():
+        settings["SAYSO_MODELS"] = json.dumps({path.stem: str(path.resolve())})
+    return settings
 
 
 def _corpus(
@@ -91,7 +97,7 @@ def _corpus(
     narrow: bool,
     progress: Callable[[str, int, int], None],
 ) -> Row:
-    enrolled = _enrol(server, trials, root, sorted(set(trials.template[chosen].tolist())))
+    enrolled = enrol(server, trials, root, sorted(set(trials.template[chosen].tolist())))
     kept = [trial for trial in chosen.tolist() if trials.template[trial] in enrolled]
     probes: dict[int, bytes] = {}
 
@@ -102,7 +108,7 @@ def _corpus(
         speaker = enrolled[int(trials.template[trial])]
         with server.connection() as caller:
             status, answer = caller.call("POST", f"/v1/speakers/{speaker}/verify", probes[probe])
-        if status not in (200, _REFUSED):
+        if status not in (200, REFUSED):
             raise RuntimeError(f"verify was answered {status}: {answer}")
         return answer if status == 200 else None
 
@@ -129,7 +135,7 @@ def _corpus(
     )
 
 
-def _enrol(server: ServerProcess, trials: TemplateTrials, root: Path, templates: list[int]) -> dict[int, str]:
+def enrol(server: ServerProcess, trials: TemplateTrials, root: Path, templates: list[int]) -> dict[int, str]:
     """Enrol each template as a speaker; returns the ids of those who are enrolled afterwards."""
     enrolled = {}
     for template in templates:

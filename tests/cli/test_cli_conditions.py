@@ -1,7 +1,6 @@
-"""The conditions that `calibrate` makes of a list of templates: lengths of probes and templates, and bands."""
+"""The conditions that `calibrate` makes of a list of templates: bands and lengths."""
 
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,15 +46,12 @@ def comparisons(tmp_path_factory: pytest.TempPathFactory) -> list[Comparisons]:
 
 
 def test_each_pair_of_bands_is_made_with_every_length(comparisons: list[Comparisons]) -> None:
-    assert (
-        Counter(c.condition for c in comparisons)
-        == {
-            "wide/wide": 6,  # whole and short: on the template and on its first recording; long probe, long template
-            "wide/narrow": 3,
-            "narrow/wide": 3,
-            "narrow/narrow": 4,
-        }
-    )
+    assert Counter(c.condition for c in comparisons) == {
+        "wide/wide": 6,  # whole and short, on the template and its first recording; both long
+        "wide/narrow": 3,
+        "narrow/wide": 3,
+        "narrow/narrow": 4,
+    }
     assert len(PROBES) == 4
 
 
