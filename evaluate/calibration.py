@@ -85,6 +85,7 @@ class HeldOut:
 
     group: str
     condition: str
+    lengths: str
     targets: int
     nontargets: int
     fmr: float
@@ -124,11 +125,8 @@ def held_out(
                 accepted, labels = over[own] >= 0, tried.labels[own]
                 if labels.any() and not labels.all():
                     fmr, fnmr = float(accepted[~labels].mean()), float(1.0 - accepted[labels].mean())
-                    rows.append(
-                        HeldOut(
-                            c.name(group), c.condition, int(labels.sum()), int((~labels).sum()), fmr, fnmr
-                        )
-                    )
+                    counts = int(labels.sum()), int((~labels).sum())
+                    rows.append(HeldOut(c.name(group), c.condition, c.lengths, *counts, fmr, fnmr))
     return rows
 
 

@@ -45,7 +45,7 @@ class Comparisons:
     `labels` `[trials]` is true for a target. `template` and `probe` `[trials]` are rows of `templates` and
     `probes`. `groups` `[templates]` numbers each template's group: one corpus, or one customer. Tenants are
     drawn within a group, and every group has the same weight. `condition` names the bands of templates and
-    probes, such as `wide/narrow`.
+    probes, such as `wide/narrow`, and `lengths` how much speech they have, such as `probe of 2 s`.
     """
 
     templates: Voices
@@ -56,6 +56,7 @@ class Comparisons:
     groups: IntArray
     condition: str
     names: tuple[str, ...] = ()  # of the groups, by number
+    lengths: str = ""
 
     def name(self, group: int) -> str:
         """Return a group's name, or its number as text if the groups have no names."""
@@ -146,6 +147,7 @@ def of_groups(c: Comparisons, groups: IntArray) -> Comparisons:
         c.groups[rows],
         c.condition,
         c.names,
+        c.lengths,
     )
 
 

@@ -163,17 +163,18 @@ def _conditions(trial: Trial, heard: list[Heard], groups: list[int]) -> list[Com
     grown = _grown(trial)
     single, calls, last = _single(trial), _calls(trial), _single(grown)
     cases = [
-        *(("wide", wide, single, form) for form in PROBES),
-        *(("line", line, single, form) for form in PROBES),
-        *(("wide", first, single, form) for form in _WIDE),
-        *(("wide", wide, calls, form) for form in TEMPLATES),
-        *(("line", line, calls, form) for form in TEMPLATES),
-        *((form, _templates(grown, heard, form), last, form) for form in TEMPLATES),
+        *(("wide", wide, single, form, "") for form in PROBES),
+        *(("line", line, single, form, "") for form in PROBES),
+        *(("wide", first, single, form, "one recording enrolled") for form in _WIDE),
+        *(("wide", wide, calls, form, "long probe") for form in TEMPLATES),
+        *(("line", line, calls, form, "long probe") for form in TEMPLATES),
+        *((form, _templates(grown, heard, form), last, form, "long template") for form in TEMPLATES),
     ]
     of_group = np.array([groups[made_of[0]] for made_of in trial.templates], np.int64)
     made = []
-    for template_form, templates, probes, form in cases:
+    for template_form, templates, probes, form, lengths in cases:
         voices = probes.voices(heard, form, templates.vectors.shape[1])
+        short = f"probe of {SHORT_S:g} s" if form.endswith("short") else ""
         kept = voices.sides.net_speech_s[probes.probe] >= LEAST_SPEECH_S
         made.append(
             Comparisons(
@@ -184,6 +185,7 @@ def _conditions(trial: Trial, heard: list[Heard], groups: list[int]) -> list[Com
                 probes.probe[kept],
                 of_group,
                 f"{'narrow' if template_form == 'line' else 'wide'}/{'wide' if form in _WIDE else 'narrow'}",
+                lengths=", ".join(filter(None, (lengths, short))) or "as listed",
             )
         )
     return made
@@ -289,4 +291,5 @@ def _joined(parts: Sequence[Comparisons]) -> Comparisons:
         np.concatenate([p.probe + probes[i] for i, p in enumerate(parts)]),
         np.concatenate([p.groups for p in parts]),
         parts[0].condition,
+        lengths=parts[0].lengths,
     )

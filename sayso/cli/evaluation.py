@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sayso.domain.calibration import Calibration
+    from sayso.evaluate.calibration import HeldOut
     from sayso.evaluate.report import Evaluation
     from sayso.evaluate.trials import TemplateTrials, TrialList
     from sayso.listen import EmbeddedFiles
@@ -164,11 +165,29 @@ def calibrate(
         json_file.write_text(json.dumps(facts, indent=2) + "\n")
     typer.echo(f"{path.name} calibrated on {', '.join(listed.name for listed, _ in lists)}")
     typer.echo("\n".join(points_text(fitted)))
-    for row in tried:
+    for row in (*tried, *_over_all(tried)):
         typer.echo(
-            f"  {row.group:<18} held out, {row.condition:<13} {row.targets} + {row.nontargets} trials, "
-            f"FMR {row.fmr:.4f}  FNMR {row.fnmr:.4f}"
+            f"  {row.group:<18} held out, {row.condition:<13} {row.lengths:<36} "
+            f"{row.targets} + {row.nontargets} trials, FMR {row.fmr:.4f}  FNMR {row.fnmr:.4f}"
         )
+
+
+def _over_all(rows: Sequence[HeldOut]) -> list[HeldOut]:
+    """A row for each condition and length over all groups; every trial weighs the same."""
+    together: dict[tuple[str, str], list[HeldOut]] = {}
+    for row in rows:
+        together.setdefault((row.condition, row.lengths), []).append(row)
+    return [
+        replace(
+            own[0],
+            group="all",
+            targets=sum(row.targets for row in own),
+            nontargets=sum(row.nontargets for row in own),
+            fmr=float(np.average([row.fmr for row in own], weights=[row.nontargets for row in own])),
+            fnmr=float(np.average([row.fnmr for row in own], weights=[row.targets for row in own])),
+        )
+        for own in together.values()
+    ]
 
 
 def points_text(calibration: Calibration) -> list[str]:

@@ -53,6 +53,9 @@ def test_each_pair_of_bands_is_made_with_every_length(comparisons: list[Comparis
         "narrow/narrow": 4,
     }
     assert len(PROBES) == 4
+    told_apart = {(c.condition, c.lengths) for c in comparisons}
+    assert len(told_apart) == len(comparisons)
+    assert ("wide/wide", "one recording enrolled, probe of 2 s") in told_apart
 
 
 def test_long_probes_are_all_of_a_speakers_probes_as_one(comparisons: list[Comparisons]) -> None:
