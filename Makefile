@@ -27,8 +27,8 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 serve: $(VENV)/.serve ## run the service on http://127.0.0.1:8000 (no torch is installed)
 	$(VENV)/bin/sayso serve
 
-test: $(VENV)/.dev ## run the tests
-	$(VENV)/bin/pytest
+test: $(VENV)/.dev ## run the tests, two files at a time
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.dev ## lint, format, types, import contracts
 	$(VENV)/bin/ruff check .
