@@ -23,6 +23,7 @@ import soundfile as sf
 from sayso.bench.server import ServerProcess
 from sayso.evaluate.trials import TemplateTrials, corpora, read_template_trials
 from sayso.runtime.audio import SAMPLE_RATE, Samples, decode
+from sayso.service.settings import only_models
 from sayso.train.waveform import telephone
 
 _LONGEST_S = 3600.0
@@ -71,9 +72,10 @@ def measure(
     names = corpora(trials.recordings)
     of_template = np.array([names[template.recordings[0]] for template in trials.templates])
     path = Path(model)
-    settings = _SETTINGS | {"SAYSO_DEFAULT_MODEL": path.stem, "SAYSO_OPERATING_POINT": operating_point}
+    name = f"{path.stem}-file" if path.is_file() else model  # a shipped model's name stays with that
+    settings = _SETTINGS | {"SAYSO_DEFAULT_MODEL": name, "SAYSO_OPERATING_POINT": operating_point}
     if path.is_file():
-        settings["SAYSO_MODELS"] = json.dumps({path.stem: str(path.resolve())})
+        settings["SAYSO_MODELS"] = json.dumps(only_models({name: path}))
     rows = []
     for corpus in np.unique(of_template).tolist():
         chosen = np.flatnonzero(of_template[trials.template] == corpus)
