@@ -23,6 +23,7 @@ import soundfile as sf
 from sayso.bench.server import ServerProcess
 from sayso.evaluate.trials import TemplateTrials, corpora, read_template_trials
 from sayso.runtime.audio import SAMPLE_RATE, Samples, decode
+from sayso.service.settings import only_models
 from sayso.train.waveform import telephone
 
 _LONGEST_S = 3600.0
@@ -82,10 +83,10 @@ def measure(
 def service_settings(model: str) -> dict[str, str]:
     """The settings of a service whose answers are counted: only `model`'s, a shipped one's name or a file."""
     path = Path(model)
-    settings = _SETTINGS | {"SAYSO_DEFAULT_MODEL": path.stem}
-    if path.is_file():
-        settings["SAYSO_MODELS"] = json.dumps({path.stem: str(path.resolve())})
-    return settings
+    if not path.is_file():
+        return _SETTINGS | {"SAYSO_DEFAULT_MODEL": model}
+    name = f"{path.stem}-file"  # a shipped model's name stays with that
+    return _SETTINGS | {"SAYSO_DEFAULT_MODEL": name, "SAYSO_MODELS": json.dumps(only_models({name: path}))}
 
 
 def _corpus(

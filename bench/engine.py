@@ -29,7 +29,7 @@ from sayso.runtime.audio import SAMPLE_RATE
 from sayso.service.call import Call
 from sayso.service.engine import Engine
 from sayso.service.metrics import Metrics
-from sayso.service.settings import SHIPPED_MODELS, Settings
+from sayso.service.settings import SHIPPED, Settings, only_models
 
 SIZES = (1, 100_000, 1_000_000)
 _TENANT, _SPEAKER, _MODEL = "bench", "caller", "baseline"
@@ -54,7 +54,7 @@ def _engine(folder: Path, store: str | None) -> Iterator[Engine]:
         "data_dir": folder,
         "store": store,
         "master_key": new_key().hex(),
-        "models": {_MODEL: SHIPPED_MODELS / f"{_MODEL}.onnx"},
+        "models": only_models({_MODEL: SHIPPED[_MODEL]}),
         "provider": "cpu",
         "threads": 1,
         "thresholds": {_MODEL: -1.0},  # everything is accepted: each call remembers its recording

@@ -29,6 +29,7 @@ from sayso.runtime.embedder import Embedder
 from sayso.runtime.errors import RuntimeFault
 from sayso.runtime.session import Provider
 from sayso.runtime.speech import SpeechDetector
+from sayso.service.settings import only_models
 
 SECONDS = 3.0
 RISING = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)  # of the bare loop's rate: the most served is the saturation
@@ -138,7 +139,7 @@ def measure(
 
     loops = [bare()]
     rising: list[Step] = []
-    settings = {"SAYSO_MODELS": json.dumps({model: str(path.resolve())}), "SAYSO_PROVIDER": provider}
+    settings = {"SAYSO_MODELS": json.dumps(only_models({model: path})), "SAYSO_PROVIDER": provider}
     settings["SAYSO_MAX_CONNECTIONS"] = "0"  # each caller has one, and fast models need many callers
     with ServerProcess(cores=its, **settings) as server:
         server.enroll(_SPEAKER, [wav(15.0, SAMPLE_RATE, take=1)])

@@ -20,6 +20,7 @@ from sayso.bench.timing import Spread
 from sayso.runtime.audio import SAMPLE_RATE
 from sayso.runtime.session import Provider
 from sayso.runtime.synthesis import synthetic_voice
+from sayso.service.settings import only_models
 
 SOURCES = ((3.0, 16_000), (3.0, 48_000), (1.9, 16_000), (10.0, 16_000))
 _WARM_UP = 5
@@ -81,7 +82,7 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Served:
     """Start a server and verify one speaker with every model, taking turns, models on one thread."""
-    served = json.dumps({name: str(path.resolve()) for name, path in models.items()})
+    served = json.dumps(only_models(models))
     rows = {(m, *source): Row(m, *source) for source in SOURCES for m in models}
     stages: dict[tuple[str, float, int], list[dict[str, float]]] = {key: [] for key in rows}
     waited: dict[tuple[str, float, int], list[float]] = {key: [] for key in rows}

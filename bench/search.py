@@ -7,6 +7,7 @@ written many at a time (`sayso.bench.filling`), as those of templates alone; the
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from sayso.enroll.search.index import SpeakerIndex
 from sayso.enroll.store import Store
 from sayso.enroll.types import Candidate, NewEnrollment
 from sayso.runtime.model_file import network_sha256
+from sayso.service.settings import only_models
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 TENANTS = 1_000
@@ -240,7 +242,7 @@ def _start(speakers: int, models: dict[str, Path]) -> Start:
             for start in range(0, speakers, _AT_ONCE):
                 templates = voices.templates(voices.speakers(min(_AT_ONCE, speakers - start)))
                 store.add("default", shas, templates, enrollments=3)
-        served = "{" + ", ".join(f'"{n}": "{p}"' for n, p in models.items()) + "}"
+        served = json.dumps(only_models(models))
         taken = []
         for _ in range(_STARTS):
             with ServerProcess(SAYSO_DATA_DIR=folder, SAYSO_MODELS=served) as server:

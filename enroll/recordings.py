@@ -43,6 +43,14 @@ class Recordings:
             ).fetchall()
         return [Outdated(row["tenant"], row["id"], bool(row["kept"])) for row in found]
 
+    def enrolled_with(self, model_sha256: str) -> int:
+        """Count the speakers who have a template of this model."""
+        with self._vault.read() as transaction:
+            row = transaction.execute(
+                "SELECT COUNT(*) AS speakers FROM templates WHERE model_sha256 = ?", (model_sha256,)
+            ).fetchone()
+        return int(row["speakers"])
+
     def to_embed(self, model_sha256: str) -> list[int]:
         """Return the numbers of the enrolments whose recording is kept and not embedded by this model."""
         with self._vault.read() as transaction:

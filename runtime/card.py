@@ -107,6 +107,7 @@ class ModelCard:
     calibration: Calibration | None = None
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     lowered: Lowered | None = None
+    licence: str | None = None  # SPDX, of weights that are not Sayso's own
     schema: int = SCHEMA
 
     def to_json(self) -> str:

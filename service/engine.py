@@ -56,7 +56,7 @@ class Engine:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self.models = load_models(settings, metrics)
-        self.default_model = settings.default_model or next(iter(self.models))
+        self.default_model = settings.default_of(self.models)
         self.ear = Ear(settings)
         try:
             self.store = settings.open_store()

@@ -97,14 +97,14 @@ class ServedModel:
 
 def load_models(settings: Settings, metrics: Metrics) -> dict[str, ServedModel]:
     """Load every model of the settings; raises `ModelError` naming the file that cannot be served."""
-    unknown = set(settings.thresholds) - set(settings.models)
+    files = settings.served_models()
+    unknown = set(settings.thresholds) - set(files)
     if unknown:
         raise ModelError(f"SAYSO_THRESHOLDS names models that are not served: {', '.join(sorted(unknown))}")
-    if settings.default_model is not None and settings.default_model not in settings.models:
-        raise ModelError(f"SAYSO_DEFAULT_MODEL names {settings.default_model!r}, which is not served")
+    settings.default_of(files)
     served: dict[str, ServedModel] = {}
     try:
-        for name, path in settings.models.items():
+        for name, path in files.items():
             embedder = Embedder(
                 path,
                 provider=settings.provider,

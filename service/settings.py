@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +15,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sayso.enroll.db.address import is_postgres
 from sayso.enroll.secrets.master_key import KeyFile, KeySource, KeyText
 from sayso.enroll.store import KEY_FILE, Store
+from sayso.runtime.added import AddedModels
+from sayso.runtime.errors import ModelError
+from sayso.runtime.model_file import network_sha256
 from sayso.service.access.attempts import AttemptLimits
 from sayso.service.logs import Format
 
 SHIPPED_MODELS = Path(str(files("sayso.runtime") / "weights"))
+SHIPPED = {name: SHIPPED_MODELS / f"{name}.onnx" for name in ("baseline", "nested")}
 PREFIX = "SAYSO_"
 PORT = 8000
 # Variables of clients, examples and tests, which the service does not read.
@@ -57,13 +61,11 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None, min_length=16, description="The first API key; without it the first start makes one."
     )
-    models: dict[str, Path] = Field(
-        {name: SHIPPED_MODELS / f"{name}.onnx" for name in ("baseline", "nested")},
-        min_length=1,
-        description="Served models by name, as JSON; enrolment embeds with each of them.",
+    models: dict[str, Path | None] = Field(
+        {}, description="Further models by name, as JSON; `null` is for one not to serve. All of them enrol."
     )
     default_model: str | None = Field(
-        None, description="The model that answers when a call names none; the first served one if unset."
+        None, description="Answers calls that name no model; if unset, what `sayso models default` chose."
     )
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         "auto", description="Where models run; `cuda` and `tensorrt` refuse to start where they do not work."
@@ -206,8 +208,8 @@ class Settings(BaseSettings):
 
     @field_validator("models", mode="after")
     @classmethod
-    def _homes(cls, value: dict[str, Path]) -> dict[str, Path]:
-        return {name: _expanded(path) for name, path in value.items()}
+    def _homes(cls, value: dict[str, Path | None]) -> dict[str, Path | None]:
+        return {name: None if path is None else _expanded(path) for name, path in value.items()}
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Settings:
@@ -223,6 +225,38 @@ class Settings(BaseSettings):
         if self.store_standby is not None and self.store is None:
             raise ValueError("SAYSO_STORE_STANDBY goes with SAYSO_STORE")
         return self
+
+    @property
+    def added_models(self) -> AddedModels:
+        return AddedModels(self.data_dir / "models")
+
+    def served_models(self) -> dict[str, Path]:
+        """The files of all models to serve, by name: the shipped ones, those added, then SAYSO_MODELS.
+
+        A later one takes an earlier one's name only if it is the same network, with another calibration.
+        Raises `ModelError` if it is another network, or if no model is left.
+        """
+        named = {name: path for name, path in self.models.items() if path is not None}
+        served = dict(SHIPPED)
+        for source, models in (("the data folder", self.added_models.paths()), ("SAYSO_MODELS", named)):
+            for name, path in models.items():
+                if name in served and served[name] != path:
+                    _require_same_network(name, served[name], path, source)
+                served[name] = path
+        served = {name: path for name, path in served.items() if self.models.get(name, path) is not None}
+        if not served:
+            raise ModelError("SAYSO_MODELS leaves no model to serve")
+        return served
+
+    def default_of(self, served: Collection[str]) -> str:
+        """The one of the served models that answers calls that name none; raises `ModelError`."""
+        chosen = self.default_model or self.added_models.default or next(iter(served))
+        if chosen not in served:
+            by = "SAYSO_DEFAULT_MODEL" if self.default_model else "`sayso models default`"
+            raise ModelError(
+                f"the default model {chosen!r}, chosen by {by}, is not served: there is {', '.join(served)}"
+            )
+        return chosen
 
     @property
     def attempt_limits(self) -> AttemptLimits:
@@ -246,6 +280,25 @@ class Settings(BaseSettings):
         if self.master_key is not None:
             return KeyText(self.master_key.get_secret_value())
         return KeyFile(self.master_key_file or self.data_dir / KEY_FILE)
+
+
+def only_models(models: Mapping[str, Path]) -> dict[str, str | None]:
+    """A value of SAYSO_MODELS that serves these models and none of the shipped ones."""
+    return {**dict.fromkeys(SHIPPED), **{name: str(path.resolve()) for name, path in models.items()}}
+
+
+def _require_same_network(name: str, earlier: Path, later: Path, source: str) -> None:
+    """Raise `ModelError` if a name would stand for another network than the one people are enrolled with."""
+    try:
+        networks = {network_sha256(path.read_bytes()) for path in (earlier, later)}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the model {name!r} of {source}: {error}") from error
+    if len(networks) > 1:
+        raise ModelError(
+            f"the model {name!r} of {source} is another network than {earlier}, which has this name already: "
+            f"give it a name of its own. To stop serving {earlier.name}, say so: "
+            f"SAYSO_MODELS='{{\"{name}\": null}}'"
+        )
 
 
 def _expanded(path: Path) -> Path:

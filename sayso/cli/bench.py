@@ -45,16 +45,17 @@ def latency(
         except ImportError as error:
             raise ModelError("plots need matplotlib: install Sayso with pip install '.[plots]'") from error
     chosen = common.settings()
+    files = chosen.served_models()
     with common.progress_bar() as bar:
 
         def progress(name: str) -> Callable[[int, int], None]:
             task = bar.add_task(name, total=None)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
-        measured = models.measure(chosen.models, chosen.provider, rounds, progress("models"))
-        served = path.measure(chosen.models, chosen.provider, rounds, progress("calls"))
+        measured = models.measure(files, chosen.provider, rounds, progress("models"))
+        served = path.measure(files, chosen.provider, rounds, progress("calls"))
         beside = (
-            others.compare(chosen.models, chosen.provider, others.default_folder(), rounds, progress("peers"))
+            others.compare(files, chosen.provider, others.default_folder(), rounds, progress("peers"))
             if peers
             else {}
         )
@@ -79,7 +80,7 @@ def load(
     from sayso.bench.load import measure, table
 
     chosen = common.settings()
-    name = model or chosen.default_model or next(iter(chosen.models))
+    name = model or chosen.default_of(chosen.served_models())
     with common.progress_bar() as bar:
         task = bar.add_task("rates", total=None)
         measured = measure(
@@ -115,7 +116,7 @@ def search(
     with common.progress_bar() as bar:
         task = bar.add_task("search", total=None)
         measured = measure(
-            up_to, queries, common.settings().models, lambda what: bar.update(task, description=what)
+            up_to, queries, common.settings().served_models(), lambda what: bar.update(task, description=what)
         )
     if plot:
         draw_search(measured, plot)
@@ -132,12 +133,13 @@ def replicas(
 ) -> None:
     """Compare two replicas with one on the same PostgreSQL, and count the decisions that it takes."""
     from sayso.bench.replicas import measure, table
+    from sayso.service.settings import only_models
 
     chosen = common.settings()
-    name = model or chosen.default_model or next(iter(chosen.models))
+    name = model or chosen.default_of(chosen.served_models())
     path = common.model_path(name)
     settings = {
-        "SAYSO_MODELS": json.dumps({name: str(path.resolve())}),
+        "SAYSO_MODELS": json.dumps(only_models({name: path})),
         "SAYSO_PROVIDER": chosen.provider,
         "SAYSO_THREADS": "1",
     }
@@ -199,7 +201,7 @@ def conditions(
     with common.progress_bar() as bar:
         task = bar.add_task("recordings", total=None)
         rows = measure(
-            chosen.models,
+            chosen.served_models(),
             read_trials(trials),
             root,
             chosen.provider,

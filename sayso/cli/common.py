@@ -77,9 +77,9 @@ def model_path(name: str | None) -> Path:
     from sayso.runtime.errors import ModelError
 
     chosen = settings()
-    served = chosen.models
+    served = chosen.served_models()
     if name is None:
-        name = chosen.default_model or next(iter(served))
+        name = chosen.default_of(served)
     if name in served:
         return served[name]
     path = Path(name)

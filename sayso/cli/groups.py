@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doctor",
         "Look at hardware, provider, models, store and keys, and say what to mend; 1 if something is broken.",
     ),
+    "models": ("models", "List, add, remove and show models; choose the default."),
     "speakers": (
         "speakers",
         "List, show, disclose, unlock, delete, export and import speakers; opt-outs; changes of model.",
@@ -57,7 +58,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("audit", "Read and verify the audit log."),
     "bench": ("bench", "Measure, side by side in one run."),
 }
-GROUPS = ("speakers", "keys", "tenants", "store", "audit", "bench")
+GROUPS = ("models", "speakers", "keys", "tenants", "store", "audit", "bench")
 
 
 class Group(TyperGroup):

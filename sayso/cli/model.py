@@ -174,7 +174,7 @@ def inspect(
     for picture in draw or []:
         drawing.draw(card, picture)
     facts = {"path": str(path), "sha256": network_sha256(content), **card.to_dict()}
-    common.show(facts, as_json, _card_text(path, network_sha256(content), card))
+    common.show(facts, as_json, card_text(path, network_sha256(content), card))
 
 
 @app.command()
@@ -205,7 +205,8 @@ def _precision(card: ModelCard) -> str:
     return f"{_closeness(card)}{ranges}"
 
 
-def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
+def card_text(path: Path, sha256: str, card: ModelCard) -> str:
+    """A model's card for people, in lines."""
     front, parity = card.front_end, card.parity
     seconds = card.window_samples / front.sample_rate
     made_of = [card.architecture, card.options.get("pooling"), f"{card.embedding_dim}-d"]
@@ -217,7 +218,8 @@ def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
         f"  front-end     {front.name}, {front.n_mels} mels, {front.window} "
         f"{front.win_length}/{front.hop_length}, pre-emphasis {front.pre_emphasis:g}, "
         f"sample scale {front.sample_scale:g}",
-        f"  source        {card.source.format} {card.source.sha256[:16]}",
+        f"  source        {card.source.format} {card.source.sha256[:16]}"
+        + (f", licence {card.licence}" if card.licence else ""),
         f"  precision     {_precision(card)}",
         f"  parity        max |difference| {parity.max_abs_difference:.1g}, cosine {parity.min_cosine:.6f}",
     ]

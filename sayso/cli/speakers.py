@@ -162,7 +162,7 @@ def import_(
     from sayso.enroll.moving.transfer import import_speakers
     from sayso.runtime.model_file import network_sha256
 
-    models = {network_sha256(path.read_bytes()) for path in common.settings().models.values()}
+    models = {network_sha256(path.read_bytes()) for path in common.settings().served_models().values()}
     with common.store() as store, file.open(encoding="utf-8") as lines, common.stages() as stage:
         stage("speakers")
         done = import_speakers(store, tenant, lines, models)

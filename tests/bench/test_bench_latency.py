@@ -13,7 +13,7 @@ from sayso.bench.path import Served
 from sayso.bench.timing import Spread
 from sayso.cli import app
 from sayso.runtime.session import CPU, available_cores
-from sayso.service.settings import SHIPPED_MODELS
+from sayso.service.settings import SHIPPED_MODELS, only_models
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_command_measures_models_and_calls(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(latency, "SECONDS", (3.0,))
     monkeypatch.setattr(latency, "BATCHES", (1,))
     monkeypatch.setattr(path, "SOURCES", ((3.0, 16_000),))
-    monkeypatch.setenv("SAYSO_MODELS", json.dumps({"nested": str(SHIPPED_MODELS / "nested.onnx")}))
+    monkeypatch.setenv("SAYSO_MODELS", json.dumps(only_models({"nested": SHIPPED_MODELS / "nested.onnx"})))
     picture = tmp_path / "latency.png"
     done = CliRunner().invoke(app, ["bench", "latency", "--rounds", "5", "--plot", str(picture), "--json"])
     assert done.exit_code == 0, done.output

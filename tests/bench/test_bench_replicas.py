@@ -7,7 +7,7 @@ import pytest
 from pgserver import Server, ServerUnavailable
 
 from sayso.bench.replicas import CALLERS, measure, table
-from sayso.service.settings import SHIPPED_MODELS
+from sayso.service.settings import SHIPPED_MODELS, only_models
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def address() -> Iterator[str]:
 
 def test_turns_are_served_by_one_and_by_both(address: str) -> None:
     settings = {
-        "SAYSO_MODELS": json.dumps({"nested": str(SHIPPED_MODELS / "nested.onnx")}),
+        "SAYSO_MODELS": json.dumps(only_models({"nested": SHIPPED_MODELS / "nested.onnx"})),
         "SAYSO_THREADS": "1",
         "SAYSO_THRESHOLDS": json.dumps({"nested": -1.0}),
     }

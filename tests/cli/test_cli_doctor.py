@@ -24,7 +24,7 @@ from sayso.enroll.moving.backup import make_backup
 from sayso.enroll.store import Store
 from sayso.runtime.card import read_card, write_card
 from sayso.service.access.keys import SCOPES, KeyRing
-from sayso.service.settings import SHIPPED_MODELS, Settings
+from sayso.service.settings import SHIPPED_MODELS, Settings, only_models
 
 MODEL = SHIPPED_MODELS / "nested.onnx"
 
@@ -37,7 +37,7 @@ class Disk(NamedTuple):
 
 def look(folder: Path, **values: Any) -> dict[str, list[Finding]]:
     """What is found, by what was looked at."""
-    chosen = Settings(**{"data_dir": folder, "models": {"nested": MODEL}, **values})
+    chosen = Settings(**{"data_dir": folder, "models": only_models({"nested": MODEL}), **values})
     findings: dict[str, list[Finding]] = {}
     for finding in examine(chosen):
         findings.setdefault(finding.what, []).append(finding)
@@ -126,10 +126,12 @@ def test_a_model_without_calibration_is_told(tmp_path: Path) -> None:
     path = tmp_path / "bare.onnx"
     path.write_bytes(MODEL.read_bytes())
     write_card(path, replace(read_card(path.read_bytes(), "bare"), calibration=None))
-    state, told, fix = only(look(tmp_path, models={"bare": path}), "model")
+    state, told, fix = only(look(tmp_path, models=only_models({"bare": path})), "model")
     assert (state, fix) == ("look", "sayso calibrate bare --trials TRIALS --root FOLDER")
     assert "refuses to decide" in told
-    assert only(look(tmp_path, models={"bare": path}, thresholds={"bare": 0.5}), "model")[0] == "ok"
+    assert (
+        only(look(tmp_path, models=only_models({"bare": path}), thresholds={"bare": 0.5}), "model")[0] == "ok"
+    )
 
 
 def test_hardware_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

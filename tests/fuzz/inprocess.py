@@ -17,7 +17,7 @@ from sayso.service.access.keys import SCOPES
 from sayso.service.app import create_app
 from sayso.service.engine import Engine
 from sayso.service.metrics import Metrics
-from sayso.service.settings import SHIPPED_MODELS, Settings
+from sayso.service.settings import SHIPPED_MODELS, Settings, only_models
 
 HANG_S = 30.0
 PROFILE = "49a36324-fc4b-4387-aa06-090cfbf0064f"
@@ -61,7 +61,7 @@ class Service:
     def __init__(self, folder: Path, **settings: Any) -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-        models = {"baseline": SHIPPED_MODELS / "baseline.onnx"}
+        models = only_models({"baseline": SHIPPED_MODELS / "baseline.onnx"})
         chosen = {"data_dir": folder / "data", "models": models, "rate_limit": 0, "threads": 1, **settings}
         self.engine = Engine(Settings(**chosen), Metrics())
         self.app = create_app(self.engine)

@@ -109,7 +109,7 @@ def test_it_lies_beside_somebody_elses_models_and_evaluate(site: Path, tmp_path:
         "from sayso.runtime.speech import SpeechDetector\n"
         "from sayso.service.settings import Settings\n"
         "SpeechDetector()\n"
-        "assert all(path.is_file() for path in Settings().models.values())\n"
+        "assert all(path.is_file() for path in Settings().served_models().values())\n"
         "print(MainModel(nOut=512), evaluate.WHOSE, sayso.__file__)"
     )
     said = python("-c", code, cwd=tmp_path, path=(site, tmp_path))

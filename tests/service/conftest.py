@@ -11,7 +11,7 @@ from sayso.service.access.keys import SCOPES
 from sayso.service.app import create_app
 from sayso.service.engine import Engine
 from sayso.service.metrics import Metrics
-from sayso.service.settings import SHIPPED_MODELS, Settings
+from sayso.service.settings import SHIPPED_MODELS, Settings, only_models
 
 BASELINE = SHIPPED_MODELS / "baseline.onnx"
 
@@ -53,7 +53,9 @@ def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     clients = []
 
     def make(**values: Any) -> Service:
-        settings = Settings(**{"data_dir": tmp_path / "data", "models": {"baseline": BASELINE}, **values})
+        settings = Settings(
+            **{"data_dir": tmp_path / "data", "models": only_models({"baseline": BASELINE}), **values}
+        )
         engine = Engine(settings, Metrics())
         client = TestClient(create_app(engine), raise_server_exceptions=False)
         client.__enter__()

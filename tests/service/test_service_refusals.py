@@ -17,7 +17,7 @@ from sayso.runtime.batcher import Batcher
 from sayso.runtime.card import ModelCard, read_card, with_card
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.access.keys import SCOPES
-from sayso.service.settings import SHIPPED_MODELS
+from sayso.service.settings import SHIPPED_MODELS, only_models
 
 RATE = 16_000
 SPEECH = synthetic_voice(4.0, 165.0, 1.08)
@@ -215,14 +215,14 @@ def test_a_model_without_calibration_refuses_to_decide(make_service: Any, tmp_pa
     bare = ModelCard(**{**vars(card), "calibration": None})
     path = tmp_path / "bare.onnx"
     path.write_bytes(with_card(content, bare))
-    service = make_service(models={"bare": path})
+    service = make_service(models=only_models({"bare": path}))
     service.enrolled("ann", encode(synthetic_voice(16)))
     for call in ("/v1/speakers/ann/verify", "/v1/identify"):
         answer = service.post(call, content=encode(SPEECH))
         assert_problem(answer, 409, "model_not_calibrated")
         assert "sayso calibrate" in answer.json()["detail"]
     assert service.post("/v1/embeddings", content=encode(SPEECH)).status_code == 200
-    on_purpose = make_service(models={"bare": path}, thresholds={"bare": 0.5})
+    on_purpose = make_service(models=only_models({"bare": path}), thresholds={"bare": 0.5})
     answer = on_purpose.post("/v1/speakers/ann/verify", content=encode(SPEECH)).json()
     assert (answer["threshold"]["score"], answer["threshold"]["source"]) == (0.5, "setting")
     assert answer["llr"] is None

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from sayso.service.settings import PORT, Settings, mistyped
+from sayso.runtime.added import AddedModels
+from sayso.runtime.errors import ModelError
+from sayso.service.settings import PORT, SHIPPED, Settings, mistyped, only_models
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -25,6 +27,45 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SAYSO_IDENTIFY_FPIR", "1.5")
     with pytest.raises(ValidationError, match="identify_fpir"):
         Settings()
+
+
+def test_models_of_the_environment_come_beside_the_shipped_ones(tmp_path: Path) -> None:
+    own = tmp_path / "own.onnx"
+    served = Settings(data_dir=tmp_path, models={"own": own}).served_models()
+    assert served == {**SHIPPED, "own": own}
+    assert Settings().default_of(served) == "baseline"  # not what somebody named first
+    AddedModels(tmp_path / "models").add("mine", b"")
+    chosen = Settings(data_dir=tmp_path, models={"baseline": None, "own": own})
+    assert list(chosen.served_models()) == ["nested", "mine", "own"]
+    assert Settings(data_dir=tmp_path, models=only_models({"own": own})).served_models().keys() == {
+        "mine",
+        "own",
+    }
+    with pytest.raises(ModelError, match="leaves no model"):
+        Settings(data_dir=tmp_path, models={**only_models({}), "mine": None}).served_models()
+
+
+def test_a_name_stays_with_its_network(tmp_path: Path) -> None:
+    """No variable and no file unserves what people are enrolled with by taking its name."""
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(SHIPPED["baseline"].read_bytes())
+    assert Settings(data_dir=tmp_path, models={"baseline": copy}).served_models()["baseline"] == copy
+    with pytest.raises(ModelError, match=r"'baseline' of SAYSO_MODELS is another network .* null"):
+        Settings(data_dir=tmp_path, models={"baseline": SHIPPED["nested"]}).served_models()
+    AddedModels(tmp_path / "models").add("baseline", SHIPPED["nested"].read_bytes())
+    with pytest.raises(ModelError, match="'baseline' of the data folder is another network"):
+        Settings(data_dir=tmp_path).served_models()
+
+
+def test_the_default_is_chosen_and_served(tmp_path: Path) -> None:
+    AddedModels(tmp_path / "models").set_default("nested")
+    chosen = Settings(data_dir=tmp_path)
+    assert chosen.default_of(SHIPPED) == "nested"
+    assert Settings(data_dir=tmp_path, default_model="baseline").default_of(SHIPPED) == "baseline"
+    with pytest.raises(ModelError, match=r"'nested', chosen by `sayso models default`, is not served"):
+        chosen.default_of(["baseline"])
+    with pytest.raises(ModelError, match="'x', chosen by SAYSO_DEFAULT_MODEL, is not served"):
+        Settings(data_dir=tmp_path, default_model="x").default_of(SHIPPED)
 
 
 @pytest.mark.parametrize("link", ["tcp://10.96.0.1:80", "udp://[fd00::1]:80", "TCP://10.0.0.1"])

@@ -15,11 +15,11 @@ from sounds import voice_of
 from sayso.enroll import clock
 from sayso.enroll.moving.backup import make_backup
 from sayso.service.access.keys import SCOPES
-from sayso.service.settings import SHIPPED_MODELS, Settings
+from sayso.service.settings import SHIPPED_MODELS, Settings, only_models
 from sayso.service.upkeep import reembed
 
 BOTH = {name: SHIPPED_MODELS / f"{name}.onnx" for name in ("baseline", "nested")}
-ONE = {"baseline": BOTH["baseline"]}
+ONE = only_models({"baseline": BOTH["baseline"]})
 
 
 def in_years(years: int) -> str:

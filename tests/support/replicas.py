@@ -18,7 +18,7 @@ import httpx2
 from process import Server
 from tools import tool
 
-from sayso.service.settings import SHIPPED_MODELS
+from sayso.service.settings import SHIPPED_MODELS, only_models
 
 DOCKER = Path(__file__).parents[2] / "docker"
 KEY = "sayso_key_of_the_cluster_tests"
@@ -45,7 +45,7 @@ class Replica(Server):
             SAYSO_RATE_LIMIT="0",
             SAYSO_DRAIN_S="1",
             SAYSO_THREADS="1",
-            SAYSO_MODELS=json.dumps({"nested": str(SHIPPED_MODELS / "nested.onnx")}),
+            SAYSO_MODELS=json.dumps(only_models({"nested": SHIPPED_MODELS / "nested.onnx"})),
             **settings,
         )
 
