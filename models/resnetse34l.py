@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from sayso.models.blocks import SELayer
 from sayso.models.pooling import AttentivePooling
 
 
@@ -31,23 +32,6 @@ class ResNetSE34LOptions:
     embedding_norm: bool = False
 
 
-class SELayer(nn.Module):
-    """Squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507)."""
-
-    def __init__(self, channels: int, reduction: int) -> None:
-        super().__init__()
-        self.fc = nn.Sequential(
-            nn.Linear(channels, channels // reduction),
-            nn.ReLU(inplace=True),
-            nn.Linear(channels // reduction, channels),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return x * weight[:, :, None, None]
-
-
 class SEBasicBlock(nn.Module):
     """Residual block; ReLU comes before the first BatchNorm, as in the published code.
 
@@ -62,7 +46,7 @@ class SEBasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.se = SELayer(outputs, reduction)
+        self.se = SELayer(outputs, outputs // reduction)
         self.downsample: nn.Sequential | None = None
         if project:
             self.downsample = nn.Sequential(

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from models_published import Published, waveforms
+from models_published import Published, network_from, waveforms
 from torch import Tensor, nn
 
 from sayso.models.checkpoint import load_checkpoint
 from sayso.models.errors import CheckpointError
-from sayso.models.voxceleb_trainer import network_from
 
 State = dict[str, Tensor]
 Saved = Callable[..., Path]
