@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -25,6 +26,70 @@ class SELayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight: Tensor = self.fc(x.mean(dim=tuple(range(2, x.ndim))))
         return x * weight[(..., *(None,) * (x.ndim - 2))]
+
+
+class SEBasicBlock(nn.Module):
+    """Residual block of voxceleb_trainer's ResNets; ReLU comes before the first BatchNorm.
+
+    `project` puts a 1x1 convolution on the shortcut.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: tuple[int, int], reduction: int, project: bool
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.se = SELayer(outputs, outputs // reduction)
+        self.downsample: nn.Sequential | None = None
+        if project:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.bn1(torch.relu(self.conv1(x)))
+        out = self.se(self.bn2(self.conv2(out)))
+        return torch.relu(out + shortcut)
+
+
+class SEResNet(nn.Module):
+    """What voxceleb_trainer's ResNets share: stages of `SEBasicBlock`s, named layer1 and on."""
+
+    def _add_stages(
+        self,
+        filters: Sequence[int],
+        blocks: Sequence[int],
+        strides: Sequence[tuple[int, int]],
+        reduction: int,
+    ) -> None:
+        """Add stages `filters` wide and `blocks` deep, each with its stride at its start.
+
+        The published code projects at the start of each stage but the first, whatever the widths.
+        """
+        inputs = filters[0]
+        self.stages = len(filters)
+        for i, (outputs, depth) in enumerate(zip(filters, blocks, strict=True)):
+            stage = []
+            for j in range(depth):
+                project = j == 0 and (i > 0 or inputs != outputs)
+                stride = strides[i] if j == 0 else (1, 1)
+                stage.append(SEBasicBlock(inputs, outputs, stride, reduction, project))
+                inputs = outputs
+            self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
+
+    def _init_convolutions(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def levels(self) -> list[nn.Module]:
+        """The stages."""
+        return [self.get_submodule(f"layer{i + 1}") for i in range(self.stages)]
 
 
 class Res2Block(nn.Module):

@@ -99,7 +99,7 @@ def read_foreign(
             if sample_scale is not None or log_input is not None:
                 raise CheckpointError("this network has one front-end only: leave the front-end flags out")
             return read(tensors)
-    return voxceleb_trainer.read_resnetse34l(
+    return voxceleb_trainer.read(
         tensors,
         sample_scale=1.0 if sample_scale is None else sample_scale,
         log_input=True if log_input is None else log_input,

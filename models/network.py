@@ -13,6 +13,8 @@ from sayso.models.ecapa import ECAPATDNN, ECAPAOptions
 from sayso.models.frontend import FrontEndOptions, front_end_of
 from sayso.models.nested import NestedOptions, NestedSpeakerNet
 from sayso.models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
+from sayso.models.resnetse34v2 import ResNetSE34V2, ResNetSE34V2Options
+from sayso.models.vggvox import VGGVox, VGGVoxOptions
 
 
 def _tuples(value: Any) -> Any:
@@ -24,6 +26,8 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "ResNetSE34L": lambda options: ResNetSE34L(ResNetSE34LOptions(**options)),
     "ECAPA-TDNN": lambda options: ECAPATDNN(ECAPAOptions(**options)),
     "NestedSpeakerNet": lambda options: NestedSpeakerNet(NestedOptions(**options)),
+    "ResNetSE34V2": lambda options: ResNetSE34V2(ResNetSE34V2Options(**options)),
+    "VGGVox": lambda options: VGGVox(VGGVoxOptions(**options)),
 }
 
 

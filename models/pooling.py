@@ -41,7 +41,8 @@ class AttentivePooling(nn.Module):
 class ChannelPooling(nn.Module):
     """Attentive statistics with a weight for every channel (ECAPA-TDNN, arXiv:2005.07143).
 
-    `[batch, channels, frames]` to weighted means and standard deviations `[batch, 2 * channels]`. With
+    `[batch, channels, frames]` to weighted means and standard deviations `[batch, 2 * channels]`, or
+    to the means alone where the `kind` is SAP. With
     `context` the attention hears the utterance's mean and standard deviation beside each frame.
     `attention` is conv1x1-ReLU-BatchNorm-(Tanh)-conv1x1-softmax with `hidden` channels; `weights` is 1
     for one weight a frame, as in ASP. Variances are kept within `limits`. The context's variance is
@@ -52,6 +53,7 @@ class ChannelPooling(nn.Module):
         self,
         channels: int,
         hidden: int,
+        kind: str = "ASP",
         weights: int | None = None,
         context: bool = True,
         tanh: bool = True,
@@ -59,7 +61,10 @@ class ChannelPooling(nn.Module):
         unbiased: bool = True,
     ) -> None:
         super().__init__()
-        self.context, self.limits, self.unbiased = context, limits, unbiased
+        if kind not in AttentivePooling.KINDS:
+            raise ValueError(f"unknown pooling {kind!r}: use one of {AttentivePooling.KINDS}")
+        self.kind, self.context, self.limits, self.unbiased = kind, context, limits, unbiased
+        self.out_channels = channels * (2 if kind == "ASP" else 1)
         self.attention = nn.Sequential(
             nn.Conv1d(channels * (3 if context else 1), hidden, 1),
             nn.ReLU(),
@@ -80,6 +85,8 @@ class ChannelPooling(nn.Module):
             heard = torch.cat([x, mean.expand_as(x), spread.expand_as(x)], dim=1)
         weight = self.attention(heard).float()
         mean = torch.sum(x * weight, dim=2)
+        if self.kind == "SAP":
+            return mean
         variance = torch.sum((x - mean.unsqueeze(2)).square() * weight, dim=2)
         return torch.cat([mean, self._root(variance)], dim=1)
 

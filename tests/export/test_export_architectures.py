@@ -25,9 +25,14 @@ FAST = {
     "collapse": "depthwise",
     "embedding_norm": True,
 }
+RESNET = SIZES | {"filters": [8] * 4, "blocks": [1] * 4}
+VGGVOX = {"n_mels": 40, "embedding_dim": 16, "filters": [8] * 6}
 ECAPA = SIZES | {"channels": 16, "aggregated": 24, "attention": 8, "squeezed": 4}
 CASES: dict[str, tuple[str, dict[str, Any], FrontEndOptions]] = {
-    "ResNetSE34L": ("ResNetSE34L", SIZES | {"filters": [8] * 4, "blocks": [1] * 4}, MELS),
+    "ResNetSE34L": ("ResNetSE34L", RESNET, MELS),
+    "ResNetSE34V2": ("ResNetSE34V2", RESNET | {"pooling": "SAP"}, MELS),
+    "VGGVox": ("VGGVox", VGGVOX, FrontEndOptions(window="hann")),
+    "VGGVox without attention": ("VGGVox", VGGVOX | {"pooling": "TAP"}, FrontEndOptions(window="hann")),
     **{v: ("NestedSpeakerNet", NESTED | {"variant": v} | STUDY, MELS) for v in VARIANTS},
     "nested as shipped": ("NestedSpeakerNet", NESTED | FAST, MELS),
     "ECAPA-TDNN": ("ECAPA-TDNN", ECAPA, FrontEndOptions(n_mels=24, variance=False, pre_emphasis=0.97)),
