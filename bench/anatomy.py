@@ -65,7 +65,7 @@ def dissect(network: SpeakerNetwork, waveforms: Matrix, trials: TrialList) -> An
     sums = {key: _Sum() for key in sources}
     hooks: dict[nn.Module, Callable[..., Any]] = {}
     for level, kept in zip(levels, pooled, strict=True):
-        hooks[level] = lambda m, i, output, kept=kept: kept.append(output.mean(dim=(2, 3)).numpy())
+        hooks[level] = lambda m, i, output, kept=kept: kept.append(output.flatten(2).mean(dim=2).numpy())
     for key, source in sources.items():
         # A source is called with its level's output and the main path, which it is to be like.
         hooks[source] = lambda m, given, output, key=key: sums[key].add(given[1], output)

@@ -14,7 +14,7 @@ from sayso.export.parity import Stage, measure, no_stage, speech_from
 from sayso.models.checkpoint import Checkpoint, load_checkpoint
 from sayso.models.cost import count_macs, count_parameters
 from sayso.models.describe import describe
-from sayso.models.frontend import HOP_LENGTH, N_FFT, SAMPLE_RATE, WIN_LENGTH
+from sayso.models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH
 from sayso.models.network import SpeakerNetwork
 from sayso.runtime.audio import Samples
 from sayso.runtime.card import FrontEnd, Level, ModelCard, Parity, Source, with_card
@@ -41,8 +41,10 @@ def export_checkpoint(
     loaded = load_checkpoint(checkpoint, sample_scale, log_input)
     voices, named = speech_from(recordings)
     stage("writing the graph", 0, None)
-    graph = to_onnx(loaded.network)
-    card = _card(loaded, name, measure(in_torch(loaded.network), graph, voices, named, stage))
+    shortest = loaded.network.min_samples
+    graph = to_onnx(loaded.network, min_samples=shortest)
+    parity = measure(in_torch(loaded.network), graph, voices, named, stage, shortest)
+    card = _card(loaded, name, parity)
     write_model(output, graph, card)
     return card
 
@@ -81,13 +83,14 @@ def _card(loaded: Checkpoint, name: str, parity: Parity) -> ModelCard:
         front_end=FrontEnd(
             sample_rate=SAMPLE_RATE,
             n_mels=front_end.n_mels,
-            n_fft=N_FFT,
+            n_fft=network.front_end.n_fft,
             win_length=WIN_LENGTH,
             hop_length=HOP_LENGTH,
             window=front_end.window,
             pre_emphasis=front_end.pre_emphasis,
             sample_scale=front_end.sample_scale,
             log_input=front_end.log_input,
+            name=front_end.name,
         ),
         window_samples=WINDOW_SAMPLES,
         source=Source(loaded.sha256, loaded.source),

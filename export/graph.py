@@ -10,11 +10,13 @@ from torch import nn
 from torch.export import Dim
 
 OPSET = 18
-MIN_SAMPLES = 201  # the front-end reflects 200 samples at either edge
 
 
-def to_onnx(network: nn.Module, output: str = "embedding", min_samples: int = MIN_SAMPLES) -> bytes:
-    """`network` of `waveform [batch, samples]` float32; ours give unit-length `embedding [batch, dim]`."""
+def to_onnx(network: nn.Module, output: str = "embedding", *, min_samples: int) -> bytes:
+    """`network` of `waveform [batch, samples]` float32; ours give unit-length `embedding [batch, dim]`.
+
+    `min_samples` is the fewest that the network takes.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     batch, samples = Dim("batch", min=1), Dim("samples", min=min_samples)

@@ -1,4 +1,4 @@
-"""Checkpoint files: Sayso's own (safetensors with a JSON configuration) and voxceleb_trainer's.
+"""Checkpoint files: Sayso's own (safetensors with a JSON configuration) and those of other projects.
 
 Only tensors are ever read (`weights_only=True`, safetensors): a hostile file cannot run code.
 """
@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sayso.models import voxceleb_trainer
+from sayso.models import ecapa_files, voxceleb_trainer
 from sayso.models.errors import CheckpointError, require_cover
+from sayso.models.foreign import Foreign, unwrapped
 from sayso.models.frontend import FrontEndOptions
 from sayso.models.network import NetworkConfig, SpeakerNetwork
 
@@ -58,8 +59,8 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Load any checkpoint that Sayso knows, in evaluation mode on the CPU.
 
-    `sample_scale` and `log_input` correct what a voxceleb_trainer file cannot tell; Sayso's own files
-    say it, so giving them there is an error. Raises `CheckpointError`.
+    `sample_scale` and `log_input` correct what a voxceleb_trainer file cannot tell; giving them for a file
+    whose front-end is known is an error. Raises `CheckpointError`.
     """
     try:
         content = path.read_bytes()
@@ -78,12 +79,31 @@ def load_checkpoint(
             f"{path.name} is not a PyTorch checkpoint of plain tensors; if it holds other objects, save "
             f"its state_dict alone and try that ({str(error).splitlines()[0] if str(error) else 'empty'})"
         ) from error
-    network = voxceleb_trainer.network_from(
-        loaded,
+    given = read_foreign(loaded, sample_scale, log_input)
+    return Checkpoint(given.network(), sha256, given.source)
+
+
+def read_foreign(
+    content: object, sample_scale: float | None = None, log_input: bool | None = None
+) -> Foreign:
+    """Read a checkpoint of another project from `content`, what `torch.load` returned.
+
+    Which network it is shows in the tensors' names. Raises `CheckpointError`.
+    """
+    tensors = unwrapped(content)
+    for known, read in (
+        (ecapa_files.is_taoruijie, ecapa_files.read_taoruijie),
+        (ecapa_files.is_speechbrain, ecapa_files.read_speechbrain),
+    ):
+        if known(tensors):
+            if sample_scale is not None or log_input is not None:
+                raise CheckpointError("this network has one front-end only: leave the front-end flags out")
+            return read(tensors)
+    return voxceleb_trainer.read(
+        tensors,
         sample_scale=1.0 if sample_scale is None else sample_scale,
         log_input=True if log_input is None else log_input,
     )
-    return Checkpoint(network, sha256, "clovaai/voxceleb_trainer")
 
 
 def _load_own(path: Path) -> tuple[SpeakerNetwork, dict[str, Any]]:

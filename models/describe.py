@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sayso.models.cost import macs_by_module
+from sayso.models.ecapa import ECAPATDNN
 from sayso.models.nested import NestedSpeakerNet
 from sayso.models.network import SpeakerNetwork
 
@@ -18,7 +19,8 @@ from sayso.models.network import SpeakerNetwork
 class LevelFacts:
     """One level's output for a waveform, and its cost with that of its sources.
 
-    `sees` names the earlier levels that come in: the one before, and those that are aggregated.
+    `sees` names the earlier levels that come in: the one before, and those that are aggregated. A level
+    of convolutions over time alone has one frequency.
     """
 
     name: str
@@ -54,12 +56,14 @@ def describe(network: SpeakerNetwork, samples: int = 48_000) -> tuple[LevelFacts
         own = [*module.modules(), *into.modules()]
         before = names[k - 1] if k else "stem"
         aggregated = names[: len(list(into.children()))]
-        _, channels, frequencies, frames = shapes[k]
+        if isinstance(trunk, ECAPATDNN) and trunk.variant.summed:
+            aggregated = ["stem", *names[:k]]
+        _, channels, *frequencies, frames = shapes[k]
         facts.append(
             LevelFacts(
                 name=names[k],
                 channels=channels,
-                frequencies=frequencies,
+                frequencies=frequencies[0] if frequencies else 1,
                 frames=frames,
                 parameters=sum(p.numel() for part in (module, into) for p in part.parameters()),
                 macs=sum(macs.get(m, 0) for m in own),

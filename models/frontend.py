@@ -1,4 +1,4 @@
-"""Log-mel front-end, written so that the same arithmetic trains in PyTorch and runs inside ONNX.
+"""Front-ends, written so that the same arithmetic trains in PyTorch and runs inside ONNX.
 
 The short-time Fourier transform is two matrix products instead of a complex FFT: every ONNX provider
 has a fast one, and the exported graph then holds the training code itself. Folding each frame about
@@ -29,8 +29,10 @@ _BLOCK = math.gcd(_HALF, HOP_LENGTH)  # 40 samples: half a window is 5 blocks, a
 class FrontEndOptions:
     """What a front-end was trained with.
 
-    `sample_scale` multiplies the waveform first: 32768 for voxceleb_trainer checkpoints made before
-    2021-04-24, whose audio was int16-scaled. `log_input` is False for networks trained without it.
+    `kind` is `log-mel` (`LogMel`) or `speechbrain-fbank` (`SpeechBrainFbank`). `sample_scale` multiplies the
+    waveform first: 32768 for voxceleb_trainer checkpoints made before 2021-04-24, whose audio was
+    int16-scaled. `log_input` is False for networks trained without it. The filters reach from `low_hz`
+    to `high_hz`. Without `variance` only the mean over time is taken away.
     """
 
     n_mels: int = 40
@@ -38,19 +40,42 @@ class FrontEndOptions:
     pre_emphasis: float = 0.0
     sample_scale: float = 1.0
     log_input: bool = True
+    kind: str = "log-mel"
+    low_hz: float = 0.0
+    high_hz: float = SAMPLE_RATE / 2
+    variance: bool = True
+
+    @property
+    def name(self) -> str:
+        """What a card calls it."""
+        if self.kind != "log-mel":
+            return self.kind
+        band = (self.low_hz, self.high_hz)
+        name = "log-mel" if band == (0.0, SAMPLE_RATE / 2) else f"log-mel {band[0]:g}-{band[1]:g} Hz"
+        return name if self.variance else f"{name}, mean only"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """All that is written down; what came later is left out at its default.
+
+        Cached features and checkpoints are named by this, and must keep their names.
+        """
+        later = {"kind": "log-mel", "low_hz": 0.0, "high_hz": SAMPLE_RATE / 2, "variance": True}
+        return {name: v for name, v in asdict(self).items() if name not in later or v != later[name]}
 
 
-def mel_filterbank(n_mels: int) -> Tensor:
+def _mel_points(n_mels: int, low_hz: float, high_hz: float) -> Tensor:
+    """`n_mels + 2` frequencies equally spaced on the HTK mel scale, in Hz, float64."""
+    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (low_hz, high_hz))
+    return 700.0 * (10.0 ** (torch.linspace(low, high, n_mels + 2, dtype=torch.float64) / 2595.0) - 1.0)
+
+
+def mel_filterbank(n_mels: int, low_hz: float = 0.0, high_hz: float = SAMPLE_RATE / 2) -> Tensor:
     """Triangular HTK-mel filters without area normalisation, `[n_fft // 2 + 1, n_mels]`.
 
     The filterbank of torchaudio's `melscale_fbanks(norm=None, mel_scale="htk")`.
     """
     freqs = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)
-    top = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
-    points = 700.0 * (10.0 ** (torch.linspace(0, top, n_mels + 2, dtype=torch.float64) / 2595.0) - 1.0)
+    points = _mel_points(n_mels, low_hz, high_hz)
     width = points[1:] - points[:-1]
     slopes = points[None, :] - freqs[:, None]
     falling = -slopes[:, :-2] / width[:-1]
@@ -58,15 +83,15 @@ def mel_filterbank(n_mels: int) -> Tensor:
     return torch.clamp(torch.minimum(falling, rising), min=0.0).float()
 
 
-def _dft_basis() -> tuple[Tensor, Tensor]:
-    """Cosine and sine DFT rows `[200, 257]` for the folded frame, its phase counted from the middle.
+def _dft_basis(n_fft: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine DFT rows `[200, n_fft // 2 + 1]` for the folded frame, phase counted from its middle.
 
-    The 400-sample window sits in the middle of the 512-sample frame. Where the phase is counted from
-    does not change the power, so the basis covers the 400 samples alone.
+    The 400-sample window sits in the middle of the frame. Where the phase is counted from does not
+    change the power, so the basis covers the 400 samples alone.
     """
     n = torch.arange(_HALF, dtype=torch.float64) - (WIN_LENGTH - 1) / 2
-    k = torch.arange(N_FFT // 2 + 1, dtype=torch.float64)
-    angle = 2.0 * math.pi * n[:, None] * k[None, :] / N_FFT
+    k = torch.arange(n_fft // 2 + 1, dtype=torch.float64)
+    angle = 2.0 * math.pi * n[:, None] * k[None, :] / n_fft
     return torch.cos(angle).float(), torch.sin(angle).float()
 
 
@@ -86,6 +111,7 @@ class LogMel(nn.Module):
     `frames = samples // 160 + 1`; at least 201 samples are needed for the reflection.
     """
 
+    n_fft, pad_mode = N_FFT, "reflect"
     window: Tensor
     filterbank: Tensor
     cosines: Tensor
@@ -99,8 +125,8 @@ class LogMel(nn.Module):
         self.options = options
         make_window = windows.get(options.window, torch.hamming_window)
         self.register_buffer("window", make_window(WIN_LENGTH))
-        self.register_buffer("filterbank", mel_filterbank(options.n_mels))
-        cosines, sines = _dft_basis()
+        self.register_buffer("filterbank", self._filterbank())
+        cosines, sines = _dft_basis(self.n_fft)
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
 
@@ -109,29 +135,77 @@ class LogMel(nn.Module):
         self.window.copy_(window)
         self.filterbank.copy_(filterbank)
 
-    def log_mel(self, waveform: Tensor) -> Tensor:
+    def min_samples(self, frames: int) -> int:
+        """Return the fewest samples that give `frames`."""
+        return max(_HALF + 1, (frames - 1) * HOP_LENGTH)
+
+    def unnormalised(self, waveform: Tensor) -> Tensor:
         """Features before normalisation: what training caches, since crops normalise by themselves."""
         x = waveform * self.options.sample_scale if self.options.sample_scale != 1.0 else waveform
         if self.options.pre_emphasis:
-            previous = F.pad(x.unsqueeze(1), (1, 0), mode="reflect").squeeze(1)[:, :-1]
-            x = x - self.options.pre_emphasis * previous
+            x = pre_emphasised(x, self.options.pre_emphasis)
         frames = x.shape[1] // HOP_LENGTH + 1
-        x = F.pad(x.unsqueeze(1), (WIN_LENGTH // 2, WIN_LENGTH // 2), mode="reflect").squeeze(1)
+        x = F.pad(x.unsqueeze(1), (_HALF, _HALF), mode=self.pad_mode).squeeze(1)
         x = x[:, : (frames - 1) * HOP_LENGTH + WIN_LENGTH]
         # Reversed, frame by frame, the second halves are the first halves of the reversed signal.
         first = _half_frames(x, frames) * self.window[:_HALF]
         second = _half_frames(x.flip(1), frames).flip(1) * self.window[_HALF:].flip(0)
         real = torch.matmul(first + second, self.cosines)
         imag = torch.matmul(first - second, self.sines)
-        mel = torch.matmul(real * real + imag * imag, self.filterbank).transpose(1, 2) + LOG_FLOOR
-        return torch.log(mel) if self.options.log_input else mel
+        mel = torch.matmul(real * real + imag * imag, self.filterbank).transpose(1, 2)
+        return self._compressed(mel)
 
     def normalise(self, features: Tensor) -> Tensor:
         """Instance normalisation over time without affine terms (biased variance)."""
-        mean = features.mean(dim=2, keepdim=True)
-        centred = features - mean
+        centred = features - features.mean(dim=2, keepdim=True)
+        if not self.options.variance:
+            return centred
         variance = (centred * centred).mean(dim=2, keepdim=True)
         return centred / torch.sqrt(variance + NORM_EPS)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        return self.normalise(self.log_mel(waveform))
+        return self.normalise(self.unnormalised(waveform))
+
+    def _filterbank(self) -> Tensor:
+        return mel_filterbank(self.options.n_mels, self.options.low_hz, self.options.high_hz)
+
+    def _compressed(self, mel: Tensor) -> Tensor:
+        mel = mel + LOG_FLOOR
+        return torch.log(mel) if self.options.log_input else mel
+
+
+class SpeechBrainFbank(LogMel):
+    """SpeechBrain's `Fbank` as its ECAPA-TDNN is fed: decibels, no more than 80 below the loudest value.
+
+    400-point FFT, edges padded with zeros, and triangles that fall as wide as they rise. After
+    speechbrain/processing/features.py.
+    """
+
+    n_fft, pad_mode = WIN_LENGTH, "constant"
+
+    def _filterbank(self) -> Tensor:
+        freqs = torch.linspace(0, SAMPLE_RATE / 2, self.n_fft // 2 + 1, dtype=torch.float64)
+        points = _mel_points(self.options.n_mels, self.options.low_hz, self.options.high_hz)
+        width = points[1:-1] - points[:-2]
+        slopes = (freqs[:, None] - points[None, 1:-1]) / width
+        return torch.clamp(1.0 - slopes.abs(), min=0.0).float()
+
+    def _compressed(self, mel: Tensor) -> Tensor:
+        decibels = 10.0 * torch.log10(mel.clamp(min=1e-10))
+        return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - 80.0)
+
+
+FRONT_ENDS = {"log-mel": LogMel, "speechbrain-fbank": SpeechBrainFbank}
+
+
+def front_end_of(options: FrontEndOptions) -> LogMel:
+    """Build the front-end that `options.kind` names; raises `ValueError` for an unknown one."""
+    if options.kind not in FRONT_ENDS:
+        raise ValueError(f"unknown front-end {options.kind!r}: use one of {sorted(FRONT_ENDS)}")
+    return FRONT_ENDS[options.kind](options)
+
+
+def pre_emphasised(x: Tensor, coefficient: float) -> Tensor:
+    """`x[n] - coefficient * x[n - 1]` of `[batch, samples]`; the second sample stands before the first."""
+    previous = F.pad(x.unsqueeze(1), (1, 0), mode="reflect").squeeze(1)[:, :-1]
+    return x - coefficient * previous

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sayso.models.blocks import SELayer
 from sayso.models.pooling import AttentivePooling
-from sayso.models.resnetse34l import SELayer
 
 Stride = tuple[int, int]
 STUDY_PARAMETERS = 1_620_000
@@ -90,7 +90,7 @@ class DepthwiseSeparable(nn.Module):
         self.norm1 = _norm(groups, inputs)
         self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.norm2 = _norm(groups, outputs)
-        self.se = SELayer(outputs, reduction) if reduction else nn.Identity()
+        self.se = SELayer(outputs, outputs // reduction) if reduction else nn.Identity()
         self.shortcut = inputs == outputs and stride == (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,7 +172,9 @@ class NestedSpeakerNet(nn.Module):
         self.fusion = nn.Conv1d(sum(options.channels[1:]), options.fusion, 1, bias=False)
         self.fusion_norm = nn.BatchNorm1d(options.fusion)
         self.excitation = (
-            SELayer(options.fusion, options.reduction) if options.excitation == "fusion" else None
+            SELayer(options.fusion, options.fusion // options.reduction)
+            if options.excitation == "fusion"
+            else None
         )
         self.pooling = AttentivePooling(options.pooling, options.fusion)
         pooled = self.pooling.out_channels

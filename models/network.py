@@ -9,9 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sayso.models.frontend import FrontEndOptions, LogMel
+from sayso.models.ecapa import ECAPATDNN, ECAPAOptions
+from sayso.models.frontend import FrontEndOptions, front_end_of
 from sayso.models.nested import NestedOptions, NestedSpeakerNet
 from sayso.models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
+from sayso.models.resnetse34v2 import ResNetSE34V2, ResNetSE34V2Options
+from sayso.models.vggvox import VGGVox, VGGVoxOptions
 
 
 def _tuples(value: Any) -> Any:
@@ -21,7 +24,10 @@ def _tuples(value: Any) -> Any:
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "ResNetSE34L": lambda options: ResNetSE34L(ResNetSE34LOptions(**options)),
+    "ECAPA-TDNN": lambda options: ECAPATDNN(ECAPAOptions(**options)),
     "NestedSpeakerNet": lambda options: NestedSpeakerNet(NestedOptions(**options)),
+    "ResNetSE34V2": lambda options: ResNetSE34V2(ResNetSE34V2Options(**options)),
+    "VGGVox": lambda options: VGGVox(VGGVoxOptions(**options)),
 }
 
 
@@ -45,12 +51,17 @@ class SpeakerNetwork(nn.Module):
         if config.options["n_mels"] != config.front_end.n_mels:
             raise ValueError("the trunk and the front-end must have the same number of mels")
         self.config = config
-        self.front_end = LogMel(config.front_end)
+        self.front_end = front_end_of(config.front_end)
         self.trunk = ARCHITECTURES[config.architecture]({k: _tuples(v) for k, v in config.options.items()})
 
     @property
     def embedding_dim(self) -> int:
         return int(self.config.options["embedding_dim"])
+
+    @property
+    def min_samples(self) -> int:
+        """The shortest waveform that the network can embed."""
+        return self.front_end.min_samples(getattr(self.trunk, "min_length", 1))
 
     def folded(self) -> SpeakerNetwork:
         """The network that computes the same in evaluation, without what only training needs."""

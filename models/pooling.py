@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -34,3 +36,60 @@ class AttentivePooling(nn.Module):
             return mean
         variance = torch.sum(x * x * weight, dim=1) - mean * mean
         return torch.cat([mean, torch.sqrt(variance.clamp(min=1e-5))], dim=1)
+
+
+class ChannelPooling(nn.Module):
+    """Attentive statistics with a weight for every channel (ECAPA-TDNN, arXiv:2005.07143).
+
+    `[batch, channels, frames]` to weighted means and standard deviations `[batch, 2 * channels]`, or
+    to the means alone where the `kind` is SAP. With
+    `context` the attention hears the utterance's mean and standard deviation beside each frame.
+    `attention` is conv1x1-ReLU-BatchNorm-(Tanh)-conv1x1-softmax with `hidden` channels; `weights` is 1
+    for one weight a frame, as in ASP. Variances are kept within `limits`. The context's variance is
+    divided by frames - 1 where it is `unbiased`, so two frames are needed then.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        kind: str = "ASP",
+        weights: int | None = None,
+        context: bool = True,
+        tanh: bool = True,
+        limits: tuple[float, float] = (1e-4, math.inf),
+        unbiased: bool = True,
+    ) -> None:
+        super().__init__()
+        if kind not in AttentivePooling.KINDS:
+            raise ValueError(f"unknown pooling {kind!r}: use one of {AttentivePooling.KINDS}")
+        self.kind, self.context, self.limits, self.unbiased = kind, context, limits, unbiased
+        self.out_channels = channels * (2 if kind == "ASP" else 1)
+        self.attention = nn.Sequential(
+            nn.Conv1d(channels * (3 if context else 1), hidden, 1),
+            nn.ReLU(),
+            nn.BatchNorm1d(hidden),
+            *([nn.Tanh()] if tanh else []),
+            nn.Conv1d(hidden, weights or channels, 1),
+            nn.Softmax(dim=2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float()  # variances would cancel to noise in bfloat16
+        heard = x
+        if self.context:
+            mean = x.mean(dim=2, keepdim=True)
+            square = (x - mean).square()
+            frames = x.shape[2] - 1 if self.unbiased else x.shape[2]
+            spread = self._root(square.sum(dim=2, keepdim=True) / frames)
+            heard = torch.cat([x, mean.expand_as(x), spread.expand_as(x)], dim=1)
+        weight = self.attention(heard).float()
+        mean = torch.sum(x * weight, dim=2)
+        if self.kind == "SAP":
+            return mean
+        variance = torch.sum((x - mean.unsqueeze(2)).square() * weight, dim=2)
+        return torch.cat([mean, self._root(variance)], dim=1)
+
+    def _root(self, variance: Tensor) -> Tensor:
+        low, high = self.limits
+        return torch.sqrt(variance.clamp(min=low, max=high))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from sayso.models.blocks import SEResNet
 from sayso.models.pooling import AttentivePooling
 
 
@@ -31,52 +32,7 @@ class ResNetSE34LOptions:
     embedding_norm: bool = False
 
 
-class SELayer(nn.Module):
-    """Squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507)."""
-
-    def __init__(self, channels: int, reduction: int) -> None:
-        super().__init__()
-        self.fc = nn.Sequential(
-            nn.Linear(channels, channels // reduction),
-            nn.ReLU(inplace=True),
-            nn.Linear(channels // reduction, channels),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return x * weight[:, :, None, None]
-
-
-class SEBasicBlock(nn.Module):
-    """Residual block; ReLU comes before the first BatchNorm, as in the published code.
-
-    `project` puts a 1x1 convolution on the shortcut.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, stride: tuple[int, int], reduction: int, project: bool
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.se = SELayer(outputs, reduction)
-        self.downsample: nn.Sequential | None = None
-        if project:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        out = self.bn1(torch.relu(self.conv1(x)))
-        out = self.se(self.bn2(self.conv2(out)))
-        return torch.relu(out + shortcut)
-
-
-class ResNetSE34L(nn.Module):
+class ResNetSE34L(SEResNet):
     """Normalised log-mel features `[batch, n_mels, frames]` to embeddings `[batch, embedding_dim]`.
 
     The output is not length-normalised. SAP at 512 outputs has 1,437,078 parameters, ASP 1,502,614.
@@ -90,29 +46,13 @@ class ResNetSE34L(nn.Module):
         stem, last = options.filters[0], options.filters[-1]
         self.conv1 = nn.Conv2d(1, stem, 7, stride=(2, 1), padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
-        inputs = stem
-        for i, (outputs, blocks) in enumerate(zip(options.filters, options.blocks, strict=True)):
-            stage = []
-            for j in range(blocks):
-                stride = self.STRIDES[i] if j == 0 else (1, 1)
-                # The published code projects at the start of each stage but the first, whatever the widths.
-                project = j == 0 and (i > 0 or inputs != outputs)
-                stage.append(SEBasicBlock(inputs, outputs, stride, options.reduction, project))
-                inputs = outputs
-            self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
+        self._add_stages(options.filters, options.blocks, self.STRIDES, options.reduction)
         self.pooling = AttentivePooling(options.pooling, last)
         pooled = self.pooling.out_channels
         self.pooled_norm = nn.BatchNorm1d(pooled) if options.embedding_norm else nn.Identity()
         self.fc = nn.Linear(pooled, options.embedding_dim)
         self.fc_norm = nn.BatchNorm1d(options.embedding_dim) if options.embedding_norm else nn.Identity()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    @property
-    def levels(self) -> list[nn.Module]:
-        """The published code's layer1 to layer4."""
-        return [self.get_submodule(f"layer{i + 1}") for i in range(len(self.options.filters))]
+        self._init_convolutions()
 
     def forward(self, features: Tensor) -> Tensor:
         x = torch.relu(self.bn1(self.conv1(features.unsqueeze(1))))

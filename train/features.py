@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sayso.models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEndOptions, LogMel
+from sayso.models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEndOptions, LogMel, front_end_of
 from sayso.runtime.audio import Recording
 from sayso.runtime.speech import SpeechDetector
 from sayso.train.manifest import DataError, Manifest
@@ -54,11 +54,11 @@ class FeatureStore:
     copies: tuple[Features, ...]
 
 
-def _log_mel(x: NDArray[np.float32], front_end: LogMel, name: Path) -> NDArray[np.float16]:
+def _features(x: NDArray[np.float32], front_end: LogMel, name: Path) -> NDArray[np.float16]:
     if len(x) <= WIN_LENGTH:
         x = np.resize(x, WIN_LENGTH + 1) if len(x) else np.zeros(WIN_LENGTH + 1, np.float32)
     with torch.inference_mode():
-        features = front_end.log_mel(torch.from_numpy(x).unsqueeze(0))[0]
+        features = front_end.unnormalised(torch.from_numpy(x).unsqueeze(0))[0]
     kept: NDArray[np.float16] = features.t().half().numpy()
     if not np.isfinite(kept).all():
         raise DataError(
@@ -77,7 +77,7 @@ def _chunk(
 ) -> list[list[NDArray[np.float16]]]:
     """Compute features `[copy][row]`; babble is made of the other rows of the chunk."""
     torch.set_num_threads(1)
-    front_end = LogMel(options)
+    front_end = front_end_of(options)
     plain = [read_recording(root / paths[row]) for row in rows]
     if served:
         detector = SpeechDetector()
@@ -90,7 +90,7 @@ def _chunk(
             if copy.augmentation and len(x):
                 rng = np.random.default_rng([row, copy.augmentation, round(1000 * copy.speed)])
                 x = augment(x, rng, plain)
-            features.append(_log_mel(x, front_end, root / paths[row]))
+            features.append(_features(x, front_end, root / paths[row]))
         done.append(features)
     return done
 

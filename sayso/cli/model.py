@@ -30,7 +30,9 @@ Recordings = Annotated[
 def export(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="A voxceleb_trainer or Sayso checkpoint; with --precision, also an .onnx model."),
+        typer.Argument(
+            help="A checkpoint of Sayso or of a project it knows; with --precision, also an .onnx model."
+        ),
     ],
     output: Output,
     name: Name = None,

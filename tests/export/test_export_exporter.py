@@ -156,7 +156,7 @@ def nudged(model: bytes, by: float) -> bytes:
 def test_a_graph_that_differs_is_not_written(
     by: float, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "to_onnx", lambda network: nudged(exported.content, by))
+    monkeypatch.setattr(exporter, "to_onnx", lambda network, min_samples: nudged(exported.content, by))
     with pytest.raises(ParityError, match=r"differs from .* \(limit 0.0001\).*not written"):
         export_checkpoint(exported.checkpoint, tmp_path / "bad.onnx", "bad")
     assert list(tmp_path.iterdir()) == []
@@ -166,7 +166,7 @@ def test_a_graph_that_differs_is_not_written(
 def test_a_network_that_moved_since_is_not_written(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def then_moved(network: SpeakerNetwork) -> bytes:
+    def then_moved(network: SpeakerNetwork, min_samples: int) -> bytes:
         with torch.no_grad():
             network.trunk.conv1.weight.mul_(-1)
         return exported.content
@@ -185,7 +185,7 @@ def test_the_same_graph_passes_the_same_gate(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The refusals above are the nudge's doing."""
-    monkeypatch.setattr(exporter, "to_onnx", lambda network: nudged(exported.content, 0.0))
+    monkeypatch.setattr(exporter, "to_onnx", lambda network, min_samples: nudged(exported.content, 0.0))
     card = export_checkpoint(exported.checkpoint, tmp_path / "good.onnx", "good")
     assert isinstance(card, ModelCard)
     assert [file.name for file in tmp_path.iterdir()] == ["good.onnx"]
@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_nothing_behind(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporter, "to_onnx", lambda network: exported.content)
+    monkeypatch.setattr(exporter, "to_onnx", lambda network, min_samples: exported.content)
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         export_checkpoint(exported.checkpoint, tmp_path / "tiny.onnx", "tiny")

@@ -5,13 +5,21 @@ parameter names, so that its `state_dict()` is what a checkpoint file of that pr
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sayso.models.checkpoint import read_foreign
+from sayso.models.network import SpeakerNetwork
 from sayso.runtime.synthesis import synthetic_voice
+
+
+def network_from(content: object, **flags: Any) -> SpeakerNetwork:
+    """The network of a checkpoint that `torch.load` returned."""
+    return read_foreign(content, **flags).network()
 
 
 def waveforms(seconds: float = 1.5, batch: int = 2) -> Tensor:
@@ -21,13 +29,31 @@ def waveforms(seconds: float = 1.5, batch: int = 2) -> Tensor:
     return torch.stack([torch.from_numpy(v + 0.01 * rng.standard_normal(len(v))).float() for v in voices])
 
 
-def htk_triangles(n_mels: int) -> Tensor:
+def htk_triangles(n_mels: int, low: float = 0.0, high: float = 8000.0) -> Tensor:
     """Triangles between points equally spaced on the HTK mel scale, `[257, n_mels]`."""
-    mels = np.linspace(0.0, 2595 * np.log10(1 + 8000 / 700), n_mels + 2)
+    mels = np.linspace(*(2595 * np.log10(1 + hz / 700) for hz in (low, high)), n_mels + 2)
     hertz = 700 * (10 ** (mels / 2595) - 1)
     bins = np.arange(257) * 16000 / 512
     columns = [np.interp(bins, hertz[i : i + 3], [0.0, 1.0, 0.0], left=0, right=0) for i in range(n_mels)]
     return torch.tensor(np.stack(columns, axis=1), dtype=torch.float32)
+
+
+def enlivened(network: nn.Module, batch: int = 4) -> nn.Module:
+    """`network` in evaluation, its BatchNorms those of voices, then moved: else all voices sound alike.
+
+    What is learnt by training starts at the same value for every channel, which would hide a swap.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.3)
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(waveforms(batch=batch))
+        for norm in norms:
+            norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
+            norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
+    return network.eval()
 
 
 class Spectrogram(nn.Module):
@@ -43,19 +69,21 @@ class Spectrogram(nn.Module):
 
 
 class MelScale(nn.Module):
-    def __init__(self, n_mels: int) -> None:
+    def __init__(self, n_mels: int, *band: float) -> None:
         super().__init__()
-        self.register_buffer("fb", htk_triangles(n_mels))
+        self.register_buffer("fb", htk_triangles(n_mels, *band))
 
     def forward(self, power: Tensor) -> Tensor:
         return (power.transpose(1, 2) @ self.fb).transpose(1, 2)
 
 
 class MelSpectrogram(nn.Module):
-    def __init__(self, n_mels: int, window: Callable[[int], Tensor]) -> None:
+    """What torchaudio documents for `MelSpectrogram(n_fft=512, win_length=400, hop_length=160)`."""
+
+    def __init__(self, n_mels: int, window: Callable[[int], Tensor], *band: float) -> None:
         super().__init__()
         self.spectrogram = Spectrogram(window)
-        self.mel_scale = MelScale(n_mels)
+        self.mel_scale = MelScale(n_mels, *band)
 
     def forward(self, waveform: Tensor) -> Tensor:
         return self.mel_scale(self.spectrogram(waveform))
@@ -136,18 +164,9 @@ class Published(nn.Module):
         self.sap_linear = nn.Linear(before, before)
         self.attention = nn.Parameter(torch.randn(before, 1))
         self.fc = nn.Linear(before * (2 if encoder == "ASP" else 1), n_out)
-        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-        for norm in norms:
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, std=0.3)
-            norm.momentum = 1.0
-        with torch.no_grad():  # the statistics of voices, then moved: else every voice gets one vector
-            voices = self.train().pooled(waveforms())
-            for norm in norms:
-                norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
-                norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
-            self.fc.bias -= self.fc(voices).mean(dim=0)
-        self.eval()
+        enlivened(self, batch=2)
+        with torch.no_grad():  # most of what voices share goes; without any of it, rounding would show
+            self.fc.bias -= 0.7 * self(waveforms()).mean(dim=0)
 
     def forward(self, waveform: Tensor) -> Tensor:
         return self.fc(self.pooled(waveform))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models_published import Published, waveforms
+from models_published import Published, network_from, waveforms
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -21,7 +21,6 @@ from sayso.models.checkpoint import load_checkpoint, save_checkpoint
 from sayso.models.errors import CheckpointError
 from sayso.models.frontend import FrontEndOptions
 from sayso.models.network import NetworkConfig, SpeakerNetwork
-from sayso.models.voxceleb_trainer import network_from
 
 Saved = Callable[..., Path]
 OPTIONS = {
