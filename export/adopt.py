@@ -55,7 +55,7 @@ def adopt_network(
 
     stage("writing the graph", 0, None)
     try:
-        graph = _joined(given, options)
+        graph = join(given, options)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{network.name} cannot be joined with the front-end: {error}") from error
     voices, named = speech_from(recordings)
@@ -65,25 +65,30 @@ def adopt_network(
         options={},
         embedding_dim=dim,
         parameters=_parameters(given),
-        macs=_macs(content, fed, options.n_mels),
-        front_end=FrontEnd(
-            sample_rate=SAMPLE_RATE,
-            n_mels=options.n_mels,
-            n_fft=N_FFT,
-            win_length=WIN_LENGTH,
-            hop_length=HOP_LENGTH,
-            window=options.window,
-            pre_emphasis=PRE_EMPHASIS,
-            sample_scale=options.sample_scale,
-            log_input=True,
-            name=options.name,
-        ),
+        macs=count_macs(content, fed, options.n_mels),
+        front_end=front_end(options),
         window_samples=WINDOW_SAMPLES,
         source=Source(hashlib.sha256(network.read_bytes()).hexdigest(), "onnx"),
         parity=measure(reference, graph, voices, named, stage),
     )
     write_model(output, graph, card)
     return card
+
+
+def front_end(options: KaldiOptions) -> FrontEnd:
+    """The facts of a front-end for a card."""
+    return FrontEnd(
+        sample_rate=SAMPLE_RATE,
+        n_mels=options.n_mels,
+        n_fft=N_FFT,
+        win_length=WIN_LENGTH,
+        hop_length=HOP_LENGTH,
+        window=options.window,
+        pre_emphasis=PRE_EMPHASIS,
+        sample_scale=options.sample_scale,
+        log_input=True,
+        name=options.name,
+    )
 
 
 def _read(network: Path) -> onnx.ModelProto:
@@ -122,8 +127,11 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
 
 
-def _joined(given: onnx.ModelProto, options: KaldiOptions) -> bytes:
-    """Join front-end, network and the division by the vector's length into one graph."""
+def join(given: onnx.ModelProto, options: KaldiOptions, prefix: str = "network/") -> bytes:
+    """Join front-end, network and the division by the vector's length into one graph.
+
+    `prefix` goes before the names of what is in the network.
+    """
     front = onnx.load_from_string(to_onnx(KaldiFbank(options), "features", min_samples=WIN_LENGTH))
     opset = max(OPSET, *(i.version for i in given.opset_import if i.domain in ("", "ai.onnx")))
     parts = [version_converter.convert_version(part, opset) for part in (front, given)]
@@ -132,12 +140,12 @@ def _joined(given: onnx.ModelProto, options: KaldiOptions) -> bytes:
     front, network = parts
     fed, gives = network.graph.input[0].name, network.graph.output[0].name
     whole = compose.merge_models(
-        front, network, [("features", fed)], prefix2="network/", name=given.graph.name, producer_name="sayso"
+        front, network, [("features", fed)], prefix2=prefix, name=given.graph.name, producer_name="sayso"
     )
     whole.ClearField("metadata_props")
     whole.graph.ClearField("value_info")  # shapes that a converter wrote down; the session infers its own
     whole.graph.ClearField("output")
-    vector, embedding = f"network/{gives}", "embedding"
+    vector, embedding = f"{prefix}{gives}", "embedding"
     whole.graph.initializer.append(helper.make_tensor("last_axis", TensorProto.INT64, [1], [-1]))
     whole.graph.initializer.append(helper.make_tensor("least_length", TensorProto.FLOAT, [], [1e-12]))
     whole.graph.node.extend(
@@ -160,7 +168,7 @@ def _parameters(model: onnx.ModelProto) -> int:
     return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type in floats)
 
 
-def _macs(model: bytes, fed: str, n_mels: int) -> int:
+def count_macs(model: bytes, fed: str, n_mels: int) -> int:
     """Count the multiply-accumulates for one window, by the shapes in ONNX Runtime's own profile."""
     frames = (WINDOW_SAMPLES - WIN_LENGTH) // HOP_LENGTH + 1
     with tempfile.TemporaryDirectory() as folder:

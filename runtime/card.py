@@ -132,6 +132,11 @@ def read_card(model: bytes, name: str) -> ModelCard:
         raise ModelError(
             f"{name} has no Sayso card: it was not made by `sayso export`. Export its checkpoint again"
         )
+    return parse_card(text, name)
+
+
+def parse_card(text: str, name: str) -> ModelCard:
+    """The card in JSON; `name` of the file is for the message. Raises `ModelError`."""
     try:
         entries = json.loads(text)
         schema = entries.get("schema")

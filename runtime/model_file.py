@@ -8,9 +8,13 @@ identity does not change when its card is calibrated, and needs no protobuf or o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 
 _METADATA_PROPS = 14
+_GRAPH, _INITIALIZER = 7, 5  # of ModelProto and GraphProto
+_DIMS, _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA = 1, 2, 4, 8, 9  # of TensorProto
+_FLOAT = 1
 # Where messages of onnx.proto3 hold others that may hold tensors or operators, by field number.
 _TENSOR, _NODE = "tensor", "node"
 _HOLDS: dict[str, dict[int, str]] = {
@@ -82,6 +86,66 @@ def with_metadata(model: bytes, key: str, value: str) -> bytes:
         parts.append(model[start:end])
     entry_bytes = _length_field(1, key.encode()) + _length_field(2, value.encode())
     return b"".join([*parts, _length_field(_METADATA_PROPS, entry_bytes)])
+
+
+def without_values(model: bytes) -> dict[str, tuple[int, ...]]:
+    """Shapes of the float32 initializers that have a name and a shape but no values, by name."""
+    return dict(_empty_tensors(model))
+
+
+def with_values(model: bytes, values: Mapping[str, bytes]) -> bytes:
+    """The same model, those initializers filled: little-endian float32 of each, in C order.
+
+    Raises `ValueError` where one has no values, or not as many as its shape says.
+    """
+    parts, at = [], 0
+    for start, payload, end in _graphs(model):
+        held = []
+        for number, first, inner, last in _fields(model, payload, end):
+            empty = _empty_tensor(model, inner, last) if number == _INITIALIZER else None
+            if empty is None:
+                held.append(model[first:last])
+                continue
+            name, shape = empty
+            if len(values.get(name, b"")) != 4 * math.prod(shape):
+                raise ValueError(f"no values of the shape {shape} for {name!r}")
+            tensor = model[inner:last] + _length_field(_RAW_DATA, values[name])
+            held.append(_length_field(_INITIALIZER, tensor))
+        parts += [model[at:start], _length_field(_GRAPH, b"".join(held))]
+        at = end
+    return b"".join([*parts, model[at:]])
+
+
+def _graphs(model: bytes) -> Iterator[tuple[int, int, int]]:
+    return ((start, payload, end) for number, start, payload, end in _fields(model) if number == _GRAPH)
+
+
+def _empty_tensors(model: bytes) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for _, payload, end in _graphs(model):
+        for number, _, inner, last in _fields(model, payload, end):
+            if number == _INITIALIZER and (empty := _empty_tensor(model, inner, last)):
+                yield empty
+
+
+def _empty_tensor(model: bytes, start: int, stop: int) -> tuple[str, tuple[int, ...]] | None:
+    """Name and shape of a `TensorProto` of float32 without values; None for another one."""
+    name, kind = "", 0
+    shape: list[int] = []
+    for number, at, payload, end in _fields(model, start, stop):
+        if number == _DIMS:
+            packed = model[at] & 7 == _LENGTH
+            while payload < end:
+                size, payload = _varint(model, payload, end)
+                shape.append(size)
+                if not packed:
+                    break
+        elif number == _DATA_TYPE:
+            kind = _varint(model, payload, end)[0]
+        elif number == _NAME:
+            name = model[payload:end].decode()
+        elif number in (_FLOAT_DATA, _RAW_DATA):
+            return None
+    return (name, tuple(shape)) if kind == _FLOAT and all(shape) else None
 
 
 def _fields(data: bytes, at: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, int, int]]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sayso.service.settings import Settings
 
 
+UNSEEN = "dev-unseen.trials"  # voices that no shipped model was trained on: what models are compared by
+
+
 class Stage(Protocol):
     """Says how far a stage of long work is."""
 

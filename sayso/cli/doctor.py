@@ -24,6 +24,8 @@ from sayso.enroll.db.lock import holder
 from sayso.enroll.errors import EnrollError
 from sayso.enroll.search.index import index_of
 from sayso.enroll.store import KEY_FILE, Store
+from sayso.runtime.published import catalog
+from sayso.runtime.published.catalog import Published
 from sayso.runtime.session import CPU, CUDA, available_cores, cuda_driver_present
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.access.keys import KeyRing
@@ -79,6 +81,7 @@ def examine(chosen: Settings) -> Iterator[Finding]:
     try:
         served = load_models(chosen, Metrics())
         yield from _models(served)
+        yield from _stronger(chosen, served)
     except (SaysoError, OSError) as error:
         yield Finding("models", "broken", str(error))
     finally:
@@ -190,6 +193,17 @@ def _models(served: dict[str, ServedModel]) -> Iterator[Finding]:
             )
         else:
             yield Finding("model", "ok", told)
+
+
+def _stronger(chosen: Settings, served: dict[str, ServedModel]) -> Iterator[Finding]:
+    """Name the networks that can be added and err less on unseen voices than the default model."""
+    default = chosen.default_of(served)
+    now = served[default].embedder.card.evaluation.get(common.UNSEEN)
+    for name in catalog.names():
+        there = Published.read(name).card.evaluation.get(common.UNSEEN)
+        if now and there and name not in served and there["eer"] < now["eer"]:
+            told = f"{name} can be added: EER {there['eer']:.1%} on unseen voices, {default} {now['eer']:.1%}"
+            yield Finding("models", "ok", told, f"sayso models add {name}")
 
 
 def _disk(chosen: Settings) -> Iterator[Finding]:

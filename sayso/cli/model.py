@@ -207,14 +207,16 @@ def _precision(card: ModelCard) -> str:
     return f"{_closeness(card)}{ranges}"
 
 
-def card_text(path: Path, sha256: str, card: ModelCard) -> str:
-    """A model's card for people, in lines."""
+def card_text(path: Path | None, sha256: str, card: ModelCard) -> str:
+    """A model's card for people, in lines; `path` is None for one that is not on this machine."""
     front, parity = card.front_end, card.parity
     seconds = card.window_samples / front.sample_rate
     made_of = [card.architecture, card.options.get("pooling"), f"{card.embedding_dim}-d"]
     lines = [
         f"{card.name}: {', '.join(part for part in made_of if part)}",
-        f"  file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
+        f"  file          {path} ({path.stat().st_size / 1e6:.1f} MB)"
+        if path
+        else "  file          none yet",
         f"  sha256        {sha256} (of the network, without this card)",
         f"  parameters    {card.parameters:,}; {card.macs / 1e9:.2f} GMACs per {seconds:g} s",
         f"  front-end     {front.name}, {front.n_mels} mels, {front.window} "

