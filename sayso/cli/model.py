@@ -210,14 +210,14 @@ def _precision(card: ModelCard) -> str:
 def _card_text(path: Path, sha256: str, card: ModelCard) -> str:
     front, parity = card.front_end, card.parity
     seconds = card.window_samples / front.sample_rate
+    frames = f"{front.n_mels} mels, {front.window} {front.win_length}/{front.hop_length}, "
     made_of = [card.architecture, card.options.get("pooling"), f"{card.embedding_dim}-d"]
     lines = [
         f"{card.name}: {', '.join(part for part in made_of if part)}",
         f"  file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
         f"  sha256        {sha256} (of the network, without this card)",
         f"  parameters    {card.parameters:,}; {card.macs / 1e9:.2f} GMACs per {seconds:g} s",
-        f"  front-end     {front.name}, {front.n_mels} mels, {front.window} "
-        f"{front.win_length}/{front.hop_length}, pre-emphasis {front.pre_emphasis:g}, "
+        f"  front-end     {front.name}, {frames if front.n_mels else ''}pre-emphasis {front.pre_emphasis:g}, "
         f"sample scale {front.sample_scale:g}",
         f"  source        {card.source.format} {card.source.sha256[:16]}",
         f"  precision     {_precision(card)}",
