@@ -31,8 +31,10 @@ def draw(card: ModelCard, path: Path) -> None:
     except ImportError as error:
         raise ModelError("drawing needs matplotlib: pip install '.[plots]'") from error
 
-    frames = card.window_samples // card.front_end.hop_length + 1
-    boxes = [("log-mel", f"{card.front_end.n_mels} x {frames}", "", card.front_end.n_mels)]
+    boxes = [("waveform", f"{card.window_samples}", "", 1)]
+    if card.front_end.n_mels:
+        frames = card.window_samples // card.front_end.hop_length + 1
+        boxes = [("log-mel", f"{card.front_end.n_mels} x {frames}", "", card.front_end.n_mels)]
     boxes += [
         (
             level.name,

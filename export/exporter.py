@@ -14,7 +14,7 @@ from sayso.export.parity import Stage, measure, no_stage, speech_from
 from sayso.models.checkpoint import Checkpoint, load_checkpoint
 from sayso.models.cost import count_macs, count_parameters
 from sayso.models.describe import describe
-from sayso.models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH
+from sayso.models.frontend import SAMPLE_RATE
 from sayso.models.network import SpeakerNetwork
 from sayso.runtime.audio import Samples
 from sayso.runtime.card import FrontEnd, Level, ModelCard, Parity, Source, with_card
@@ -73,6 +73,7 @@ def in_torch(network: SpeakerNetwork) -> Callable[[Samples], Samples]:
 def _card(loaded: Checkpoint, name: str, parity: Parity) -> ModelCard:
     network = loaded.network
     front_end = network.config.front_end
+    n_fft, win_length, hop_length = network.front_end.frame
     return ModelCard(
         name=name,
         architecture=network.config.architecture,
@@ -83,9 +84,9 @@ def _card(loaded: Checkpoint, name: str, parity: Parity) -> ModelCard:
         front_end=FrontEnd(
             sample_rate=SAMPLE_RATE,
             n_mels=front_end.n_mels,
-            n_fft=network.front_end.n_fft,
-            win_length=WIN_LENGTH,
-            hop_length=HOP_LENGTH,
+            n_fft=n_fft,
+            win_length=win_length,
+            hop_length=hop_length,
             window=front_end.window,
             pre_emphasis=front_end.pre_emphasis,
             sample_scale=front_end.sample_scale,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 
 import torch
 from torch import nn
 from torch.export import Dim
+
+from sayso.models.rawnet3 import SincFilters
 
 OPSET = 18
 
@@ -17,13 +20,17 @@ def to_onnx(network: nn.Module, output: str = "embedding", *, min_samples: int) 
 
     `min_samples` is the fewest that the network takes.
     """
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, SincFilters):
+            module.fix()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     batch, samples = Dim("batch", min=1), Dim("samples", min=min_samples)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, not ours to mend
         program = torch.onnx.export(
-            network.eval(),
+            network,
             (torch.randn(2, 48_000) * 0.1,),
             dynamo=True,
             opset_version=OPSET,

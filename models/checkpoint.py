@@ -92,6 +92,7 @@ def read_foreign(
     """
     tensors = unwrapped(content)
     for known, read in (
+        (voxceleb_trainer.is_rawnet3, voxceleb_trainer.read_rawnet3),
         (ecapa_files.is_taoruijie, ecapa_files.read_taoruijie),
         (ecapa_files.is_speechbrain, ecapa_files.read_speechbrain),
     ):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sayso.models.network import SpeakerNetwork
+from sayso.models.rawnet3 import SincFilters
 
 
 def count_parameters(network: SpeakerNetwork) -> int:
@@ -29,7 +30,7 @@ def macs_by_module(network: SpeakerNetwork, samples: int) -> dict[nn.Module, int
         # Inputs that each output value sums over, times outputs.
         counted[module] = counted.get(module, 0) + output[0].numel() * weight[0].numel()
 
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Linear)
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Linear, SincFilters)
     hooks = [m.register_forward_hook(add) for m in network.trunk.modules() if isinstance(m, kinds)]
     try:
         with torch.inference_mode():

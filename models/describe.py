@@ -13,6 +13,7 @@ from sayso.models.cost import macs_by_module
 from sayso.models.ecapa import ECAPATDNN
 from sayso.models.nested import NestedSpeakerNet
 from sayso.models.network import SpeakerNetwork
+from sayso.models.rawnet3 import RawNet3
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def describe(network: SpeakerNetwork, samples: int = 48_000) -> tuple[LevelFacts
         aggregated = names[: len(list(into.children()))]
         if isinstance(trunk, ECAPATDNN) and trunk.variant.summed:
             aggregated = ["stem", *names[:k]]
+        if isinstance(trunk, RawNet3) and k == 2:
+            aggregated = names[:k]
         _, channels, *frequencies, frames = shapes[k]
         facts.append(
             LevelFacts(

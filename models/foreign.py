@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from sayso.models.errors import CheckpointError, require_cover
+from sayso.models.frontend import LogMel
 from sayso.models.network import NetworkConfig, SpeakerNetwork
 
 _WRAPPERS = ("model_state_dict", "model", "state_dict")
@@ -24,6 +25,7 @@ class Foreign:
     """A checkpoint under our names, and the network that it is of.
 
     window, filterbank: the file's own, `[400]` and `[257, n_mels]`, where it holds them.
+    idle: what the file holds and its network never runs; it must be there all the same.
     shown: turns a name of ours into the file's, for messages.
     """
 
@@ -33,6 +35,7 @@ class Foreign:
     shown: Callable[[str], str]
     window: Tensor | None = None
     filterbank: Tensor | None = None
+    idle: Mapping[str, Tensor] = field(default_factory=dict)
 
     def network(self) -> SpeakerNetwork:
         """Build the network, in evaluation mode.
@@ -45,10 +48,12 @@ class Foreign:
             raise CheckpointError(
                 f"the checkpoint does not fit {self.config.architecture}: {error}"
             ) from error
-        require_cover(self.config.architecture, network.trunk.state_dict(), self.trunk, self.shown)
+        expected = {**network.trunk.state_dict(), **self.idle}
+        require_cover(self.config.architecture, expected, self.trunk, self.shown)
         network.trunk.load_state_dict(self.trunk, strict=False)  # require_cover has checked which are absent
-        if self.window is not None and self.filterbank is not None:
-            network.front_end.use(self.window, self.filterbank)
+        front_end = network.front_end
+        if isinstance(front_end, LogMel) and self.window is not None and self.filterbank is not None:
+            front_end.use(self.window, self.filterbank)
         return network.eval()
 
 

@@ -29,10 +29,11 @@ _BLOCK = math.gcd(_HALF, HOP_LENGTH)  # 40 samples: half a window is 5 blocks, a
 class FrontEndOptions:
     """What a front-end was trained with.
 
-    `kind` is `log-mel` (`LogMel`) or `speechbrain-fbank` (`SpeechBrainFbank`). `sample_scale` multiplies the
-    waveform first: 32768 for voxceleb_trainer checkpoints made before 2021-04-24, whose audio was
-    int16-scaled. `log_input` is False for networks trained without it. The filters reach from `low_hz`
-    to `high_hz`. Without `variance` only the mean over time is taken away.
+    `kind` is `log-mel` (`LogMel`), `speechbrain-fbank` (`SpeechBrainFbank`) or `waveform` (`Waveform`,
+    which has 0 `n_mels`). `sample_scale` multiplies the waveform first: 32768 for voxceleb_trainer
+    checkpoints made before 2021-04-24, whose audio was int16-scaled. `log_input` is False for networks
+    trained without it. The filters reach from `low_hz` to `high_hz`. Without `variance` only the mean
+    over time is taken away.
     """
 
     n_mels: int = 40
@@ -103,7 +104,70 @@ def _half_frames(x: Tensor, frames: int) -> Tensor:
     return torch.cat(parts, dim=2)
 
 
-class LogMel(nn.Module):
+class FrontEnd(nn.Module):
+    """Waveform `[batch, samples]` in [-1, 1] at 16 kHz to what a network hears, `[batch, channels, length]`.
+
+    `frame` is its FFT, window and hop in samples, as a card names them.
+    """
+
+    frame: tuple[int, int, int]
+
+    def __init__(self, options: FrontEndOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def min_samples(self, length: int) -> int:
+        """Return the fewest samples that give `length` in time."""
+        raise NotImplementedError
+
+    def unnormalised(self, waveform: Tensor) -> Tensor:
+        """`[batch, channels, frames]` before normalisation, a frame every 160 samples: what training caches.
+
+        Crops of it normalise by themselves.
+        """
+        raise NotImplementedError
+
+    def normalise(self, features: Tensor) -> Tensor:
+        """Turn what is cached into what the network hears."""
+        raise NotImplementedError
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return self.normalise(self.unnormalised(waveform))
+
+    def _prepared(self, waveform: Tensor) -> Tensor:
+        """Scale and pre-emphasis; the second sample stands before the first."""
+        scale, coefficient = self.options.sample_scale, self.options.pre_emphasis
+        x = waveform * scale if scale != 1.0 else waveform
+        if not coefficient:
+            return x
+        previous = F.pad(x.unsqueeze(1), (1, 0), mode="reflect").squeeze(1)[:, :-1]
+        return x - coefficient * previous
+
+
+class Waveform(FrontEnd):
+    """The waveform itself, `[batch, 1, samples]`, for a network that learns its filters.
+
+    Two samples are needed for the pre-emphasis. What is cached has the 160 samples of a frame for channels.
+    """
+
+    frame = (0, 0, 0)
+
+    def min_samples(self, length: int) -> int:
+        return max(2, length)
+
+    def unnormalised(self, waveform: Tensor) -> Tensor:
+        frames = waveform.shape[1] // HOP_LENGTH
+        whole = self._prepared(waveform)[:, : frames * HOP_LENGTH]
+        return whole.reshape(whole.shape[0], frames, HOP_LENGTH).transpose(1, 2)
+
+    def normalise(self, features: Tensor) -> Tensor:
+        return features.transpose(1, 2).reshape(features.shape[0], 1, -1)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return self._prepared(waveform).unsqueeze(1)  # to the last sample, not to the last whole frame
+
+
+class LogMel(FrontEnd):
     """Waveform `[batch, samples]` in [-1, 1] at 16 kHz to features `[batch, n_mels, frames]`.
 
     512-point FFT, 400-sample window, 160-sample hop, centred with reflected edges, power spectrum,
@@ -111,22 +175,21 @@ class LogMel(nn.Module):
     `frames = samples // 160 + 1`; at least 201 samples are needed for the reflection.
     """
 
-    n_fft, pad_mode = N_FFT, "reflect"
+    frame, pad_mode = (N_FFT, WIN_LENGTH, HOP_LENGTH), "reflect"
     window: Tensor
     filterbank: Tensor
     cosines: Tensor
     sines: Tensor
 
     def __init__(self, options: FrontEndOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         windows = {"hamming": torch.hamming_window, "hann": torch.hann_window}
         if options.window not in (*windows, "file"):
             raise ValueError(f"unknown window {options.window!r}: use one of {sorted(windows)}")
-        self.options = options
         make_window = windows.get(options.window, torch.hamming_window)
         self.register_buffer("window", make_window(WIN_LENGTH))
         self.register_buffer("filterbank", self._filterbank())
-        cosines, sines = _dft_basis(self.n_fft)
+        cosines, sines = _dft_basis(self.frame[0])
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
 
@@ -135,15 +198,11 @@ class LogMel(nn.Module):
         self.window.copy_(window)
         self.filterbank.copy_(filterbank)
 
-    def min_samples(self, frames: int) -> int:
-        """Return the fewest samples that give `frames`."""
-        return max(_HALF + 1, (frames - 1) * HOP_LENGTH)
+    def min_samples(self, length: int) -> int:
+        return max(_HALF + 1, (length - 1) * HOP_LENGTH)
 
     def unnormalised(self, waveform: Tensor) -> Tensor:
-        """Features before normalisation: what training caches, since crops normalise by themselves."""
-        x = waveform * self.options.sample_scale if self.options.sample_scale != 1.0 else waveform
-        if self.options.pre_emphasis:
-            x = pre_emphasised(x, self.options.pre_emphasis)
+        x = self._prepared(waveform)
         frames = x.shape[1] // HOP_LENGTH + 1
         x = F.pad(x.unsqueeze(1), (_HALF, _HALF), mode=self.pad_mode).squeeze(1)
         x = x[:, : (frames - 1) * HOP_LENGTH + WIN_LENGTH]
@@ -163,9 +222,6 @@ class LogMel(nn.Module):
         variance = (centred * centred).mean(dim=2, keepdim=True)
         return centred / torch.sqrt(variance + NORM_EPS)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        return self.normalise(self.unnormalised(waveform))
-
     def _filterbank(self) -> Tensor:
         return mel_filterbank(self.options.n_mels, self.options.low_hz, self.options.high_hz)
 
@@ -181,10 +237,10 @@ class SpeechBrainFbank(LogMel):
     speechbrain/processing/features.py.
     """
 
-    n_fft, pad_mode = WIN_LENGTH, "constant"
+    frame, pad_mode = (WIN_LENGTH, WIN_LENGTH, HOP_LENGTH), "constant"
 
     def _filterbank(self) -> Tensor:
-        freqs = torch.linspace(0, SAMPLE_RATE / 2, self.n_fft // 2 + 1, dtype=torch.float64)
+        freqs = torch.linspace(0, SAMPLE_RATE / 2, self.frame[0] // 2 + 1, dtype=torch.float64)
         points = _mel_points(self.options.n_mels, self.options.low_hz, self.options.high_hz)
         width = points[1:-1] - points[:-2]
         slopes = (freqs[:, None] - points[None, 1:-1]) / width
@@ -195,17 +251,15 @@ class SpeechBrainFbank(LogMel):
         return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - 80.0)
 
 
-FRONT_ENDS = {"log-mel": LogMel, "speechbrain-fbank": SpeechBrainFbank}
+FRONT_ENDS: dict[str, type[FrontEnd]] = {
+    "log-mel": LogMel,
+    "speechbrain-fbank": SpeechBrainFbank,
+    "waveform": Waveform,
+}
 
 
-def front_end_of(options: FrontEndOptions) -> LogMel:
+def front_end_of(options: FrontEndOptions) -> FrontEnd:
     """Build the front-end that `options.kind` names; raises `ValueError` for an unknown one."""
     if options.kind not in FRONT_ENDS:
         raise ValueError(f"unknown front-end {options.kind!r}: use one of {sorted(FRONT_ENDS)}")
     return FRONT_ENDS[options.kind](options)
-
-
-def pre_emphasised(x: Tensor, coefficient: float) -> Tensor:
-    """`x[n] - coefficient * x[n - 1]` of `[batch, samples]`; the second sample stands before the first."""
-    previous = F.pad(x.unsqueeze(1), (1, 0), mode="reflect").squeeze(1)[:, :-1]
-    return x - coefficient * previous

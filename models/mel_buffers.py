@@ -43,11 +43,14 @@ def front_end_buffers(tensors: Mapping[str, Tensor], module: str) -> tuple[Tenso
             f"{module}.mel_scale.fb has shape {tuple(filterbank.shape)}, expected (257, mels)"
         )
     kernel = buffers.get("flipped_filter")
-    if kernel is None:
-        return window, filterbank, 0.0
+    return window, filterbank, 0.0 if kernel is None else pre_emphasis(kernel, f"{module}.flipped_filter")
+
+
+def pre_emphasis(kernel: Tensor, name: str) -> float:
+    """Return the coefficient of the kernel `[[[-coefficient, 1]]]` under `name`. Raises `CheckpointError`."""
     if tuple(kernel.shape) != (1, 1, 2) or float(kernel[0, 0, 1]) != 1.0:
-        raise CheckpointError(f"{module}.flipped_filter is not a pre-emphasis kernel [[[-coefficient, 1]]]")
-    return window, filterbank, round(-float(kernel[0, 0, 0]), 6)
+        raise CheckpointError(f"{name} is not a pre-emphasis kernel [[[-coefficient, 1]]]")
+    return round(-float(kernel[0, 0, 0]), 6)
 
 
 def window_name(window: Tensor) -> str:

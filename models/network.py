@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sayso.models.ecapa import ECAPATDNN, ECAPAOptions
 from sayso.models.frontend import FrontEndOptions, front_end_of
 from sayso.models.nested import NestedOptions, NestedSpeakerNet
+from sayso.models.rawnet3 import RawNet3, RawNet3Options
 from sayso.models.resnetse34l import ResNetSE34L, ResNetSE34LOptions
 from sayso.models.resnetse34v2 import ResNetSE34V2, ResNetSE34V2Options
 from sayso.models.vggvox import VGGVox, VGGVoxOptions
@@ -26,6 +27,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "ResNetSE34L": lambda options: ResNetSE34L(ResNetSE34LOptions(**options)),
     "ECAPA-TDNN": lambda options: ECAPATDNN(ECAPAOptions(**options)),
     "NestedSpeakerNet": lambda options: NestedSpeakerNet(NestedOptions(**options)),
+    "RawNet3": lambda options: RawNet3(RawNet3Options(**options)),
     "ResNetSE34V2": lambda options: ResNetSE34V2(ResNetSE34V2Options(**options)),
     "VGGVox": lambda options: VGGVox(VGGVoxOptions(**options)),
 }
@@ -48,8 +50,12 @@ class SpeakerNetwork(nn.Module):
         if config.architecture not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise ValueError(f"unknown architecture {config.architecture!r}: known are {known}")
-        if config.options["n_mels"] != config.front_end.n_mels:
-            raise ValueError("the trunk and the front-end must have the same number of mels")
+        mels = config.options.get("n_mels", 0), config.front_end.n_mels
+        if mels[0] != mels[1]:
+            raise ValueError(
+                "the trunk and the front-end must have the same number of mels: n_mels are "
+                f"{mels[0]} and {mels[1]}"
+            )
         self.config = config
         self.front_end = front_end_of(config.front_end)
         self.trunk = ARCHITECTURES[config.architecture]({k: _tuples(v) for k, v in config.options.items()})

@@ -1,4 +1,4 @@
-"""Reads clovaai/voxceleb_trainer checkpoints of its networks of log-mels, in every form they have had.
+"""Reads clovaai/voxceleb_trainer checkpoints, in every form they have had.
 
 Sizes are read off the tensors; what a file cannot tell is an argument.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sayso.models.errors import CheckpointError
 from sayso.models.foreign import Foreign, numbers_below, renamed, require_sizes, shown_by
 from sayso.models.frontend import FrontEndOptions
-from sayso.models.mel_buffers import front_end_buffers, is_buffer, window_name
+from sayso.models.mel_buffers import front_end_buffers, is_buffer, pre_emphasis, window_name
 from sayso.models.network import NetworkConfig
 
 SOURCE = "clovaai/voxceleb_trainer"
@@ -25,6 +25,23 @@ _NAMES = (
     *((f"netcnn.{n + 1}", f"levels.{k}.1") for k, n in enumerate(_CONVOLUTIONS)),
 )
 _SHOWN = shown_by(_NAMES)
+_RAWNET3_NAMES = (
+    ("preprocess.1", "norm"),
+    ("conv1.filterbank.low_hz_", "filters.low_hz"),
+    ("conv1.filterbank.band_hz_", "filters.band_hz"),
+    ("conv1.filterbank.window_", "filters.window"),
+    ("conv1.filterbank.n_", "filters.time"),
+    ("attention", "pooling.attention"),
+)
+_RAWNET3 = {
+    "layer1.convs.0.weight": 3,
+    "layer3.conv3.weight": 3,
+    "layer4.weight": 3,
+    "pooling.attention.0.weight": 3,
+    "pooling.attention.3.weight": 3,
+    "fc6.weight": 2,
+}
+_RAWNET3_KERNEL = "preprocess.0.flipped_filter"
 _FIRST_CONVS = tuple(f"layer{i}.0.conv1.weight" for i in range(1, 5))
 _RESNET = {"fc.weight": 2, "layer4.0.se.fc.0.weight": 2} | dict.fromkeys(_FIRST_CONVS, 4)
 
@@ -43,17 +60,49 @@ def read(tensors: Mapping[str, Tensor], sample_scale: float, log_input: bool) ->
         architecture, options = "ResNetSE34V2", _resnetse34v2(trunk)
     else:
         architecture, options = "ResNetSE34L", _resnetse34l(trunk)
-    window, filterbank, pre_emphasis = front_end_buffers(buffers, "torchfb")
+    window, filterbank, coefficient = front_end_buffers(buffers, "torchfb")
     options["n_mels"] = filterbank.shape[1]
     front_end = FrontEndOptions(
         n_mels=filterbank.shape[1],
         window=window_name(window),
-        pre_emphasis=pre_emphasis,
+        pre_emphasis=coefficient,
         sample_scale=sample_scale,
         log_input=log_input,
     )
     config = NetworkConfig(architecture, options, front_end)
     return Foreign(SOURCE, config, trunk, _SHOWN, window, filterbank)
+
+
+def is_rawnet3(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith(("conv1.filterbank.", "preprocess.")) or ".afms." in name for name in tensors)
+
+
+def read_rawnet3(tensors: Mapping[str, Tensor]) -> Foreign:
+    """Read a RawNet3 as `MainModel` builds it, whose filters lie 10 samples apart.
+
+    Its files hold a BatchNorm on the filters and one on the embedding that it never runs.
+    """
+    shown = shown_by(_RAWNET3_NAMES)
+    trunk = {renamed(name, _RAWNET3_NAMES): t for name, t in tensors.items() if name != _RAWNET3_KERNEL}
+    if _RAWNET3_KERNEL not in tensors:
+        raise CheckpointError(f"the front-end is not in the file: missing {_RAWNET3_KERNEL}")
+    require_sizes("RawNet3", trunk, _RAWNET3, shown)
+    channels, weights = trunk["layer3.conv3.weight"].shape[0], trunk["pooling.attention.3.weight"].shape[0]
+    options: dict[str, Any] = {
+        "pooling": "ASP" if weights == 1 else "ECA",
+        "embedding_dim": int(trunk["fc6.weight"].shape[0]),
+        "channels": int(channels),
+        "aggregated": int(trunk["layer4.weight"].shape[0]),
+        "attention": int(trunk["pooling.attention.0.weight"].shape[0]),
+        "scale": int(channels // trunk["layer1.convs.0.weight"].shape[0]),
+    }
+    coefficient = pre_emphasis(tensors[_RAWNET3_KERNEL], _RAWNET3_KERNEL)
+    config = NetworkConfig(
+        "RawNet3", options, FrontEndOptions(n_mels=0, kind="waveform", pre_emphasis=coefficient)
+    )
+    norms = {"bn1": channels // 4, "bn6": options["embedding_dim"]}
+    idle = {f"{n}.{k}": t for n, c in norms.items() for k, t in nn.BatchNorm1d(c).state_dict().items()}
+    return Foreign(SOURCE, config, trunk, shown, idle=idle)
 
 
 def _resnetse34l(trunk: Mapping[str, Tensor]) -> dict[str, Any]:

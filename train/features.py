@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sayso.models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEndOptions, LogMel, front_end_of
+from sayso.models.frontend import HOP_LENGTH, SAMPLE_RATE, WIN_LENGTH, FrontEnd, FrontEndOptions, front_end_of
 from sayso.runtime.audio import Recording
 from sayso.runtime.speech import SpeechDetector
 from sayso.train.manifest import DataError, Manifest
@@ -54,7 +54,7 @@ class FeatureStore:
     copies: tuple[Features, ...]
 
 
-def _features(x: NDArray[np.float32], front_end: LogMel, name: Path) -> NDArray[np.float16]:
+def _features(x: NDArray[np.float32], front_end: FrontEnd, name: Path) -> NDArray[np.float16]:
     if len(x) <= WIN_LENGTH:
         x = np.resize(x, WIN_LENGTH + 1) if len(x) else np.zeros(WIN_LENGTH + 1, np.float32)
     with torch.inference_mode():

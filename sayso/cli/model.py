@@ -211,6 +211,7 @@ def card_text(path: Path | None, sha256: str, card: ModelCard) -> str:
     """A model's card for people, in lines; `path` is None for one that is not on this machine."""
     front, parity = card.front_end, card.parity
     seconds = card.window_samples / front.sample_rate
+    frames = f"{front.n_mels} mels, {front.window} {front.win_length}/{front.hop_length}, "
     made_of = [card.architecture, card.options.get("pooling"), f"{card.embedding_dim}-d"]
     lines = [
         f"{card.name}: {', '.join(part for part in made_of if part)}",
@@ -219,8 +220,7 @@ def card_text(path: Path | None, sha256: str, card: ModelCard) -> str:
         else "  file          none yet",
         f"  sha256        {sha256} (of the network, without this card)",
         f"  parameters    {card.parameters:,}; {card.macs / 1e9:.2f} GMACs per {seconds:g} s",
-        f"  front-end     {front.name}, {front.n_mels} mels, {front.window} "
-        f"{front.win_length}/{front.hop_length}, pre-emphasis {front.pre_emphasis:g}, "
+        f"  front-end     {front.name}, {frames if front.n_mels else ''}pre-emphasis {front.pre_emphasis:g}, "
         f"sample scale {front.sample_scale:g}",
         f"  source        {card.source.format} {card.source.sha256[:16]}"
         + (f", licence {card.licence}" if card.licence else ""),

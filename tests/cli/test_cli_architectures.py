@@ -42,6 +42,12 @@ SMALLEST: dict[str, dict[str, Any]] = {
         "options": {"embedding_dim": 16, "n_mels": 40, "filters": [8] * 6},
         "front_end": {"n_mels": 40, "window": "hann"},
     },
+    "RawNet3": {
+        "options": {"embedding_dim": 16, "channels": 32, "aggregated": 24, "attention": 8},
+        "front_end": {"kind": "waveform", "n_mels": 0, "pre_emphasis": 0.97},
+        "freq_mask": 0,
+        "time_mask": 800,
+    },
     "ECAPA-TDNN": {
         "options": SIZES | {"channels": 16, "aggregated": 24, "attention": 8, "squeezed": 4},
         "front_end": {"n_mels": 24, "variance": False},
