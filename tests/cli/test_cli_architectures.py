@@ -19,7 +19,7 @@ from sayso.service.access.keys import SCOPES
 from sayso.service.app import create_app
 from sayso.service.engine import Engine
 from sayso.service.metrics import Metrics
-from sayso.service.settings import Settings
+from sayso.service.settings import Settings, only_models
 
 RECIPE: dict[str, Any] = {
     "name": "tiny",
@@ -100,7 +100,9 @@ def test_from_nothing_to_a_decision(
         done = CliRunner().invoke(app, [str(word) for word in words])
         assert done.exit_code == 0, f"{words}: {done.output}{done.exception!r}"
 
-    with TestClient(create_app(engine := Engine(Settings(models={"tiny": model}), Metrics()))) as client:
+    with TestClient(
+        create_app(engine := Engine(Settings(models=only_models({"tiny": model})), Metrics()))
+    ) as client:
         client.headers["Authorization"] = f"Bearer {engine.keys.create_key('default', SCOPES, 'test')[1]}"
         assert client.post("/v1/speakers", json={"id": "ann"}).status_code == 201
         enrolled = client.post("/v1/speakers/ann/enrollments", content=voice_of("ann", 2, 16))
