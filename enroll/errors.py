@@ -146,8 +146,9 @@ class ModelMismatch(EnrollError):
 
     def __init__(self, speaker_id: str, model_sha256: str) -> None:
         super().__init__(
-            f'Speaker "{speaker_id}" has no complete template for model {model_sha256[:12]}: '
-            "they were enrolled with another one. Enrol their recordings again with this model."
+            f'Speaker "{speaker_id}" has no complete template for model {model_sha256[:12]}: they were '
+            "enrolled before it was served. Enrol their recordings again, or name the model that they were "
+            "enrolled with (?model=NAME)."
         )
 
 

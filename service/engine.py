@@ -29,6 +29,7 @@ from sayso.service.enrolling import SAME, enrolled_elsewhere, warnings_of
 from sayso.service.errors import ServiceError
 from sayso.service.hearing import SEVERAL, Audio, Ear
 from sayso.service.judging import SHORTLIST, Judge
+from sayso.service.lacking import Lacking
 from sayso.service.limits import RateLimits
 from sayso.service.metrics import Metrics
 from sayso.service.schemas import (
@@ -47,6 +48,7 @@ from sayso.service.settings import Settings
 # More would wait longer than callers who come later would by coming again, and push up everybody's p99.
 PLACES_PER_CORE = 8
 SPARE_TURNS = 1  # more than cores: while one waits for the disk, another can work
+LACKING = "model_mismatch"  # why nobody could be compared: they were enrolled without the model
 LARGEST_BATCH = SIZES[-1]  # a GPU can use that many at once; many more threads only wait for Python's lock
 
 
@@ -65,6 +67,8 @@ class Engine:
             raise
         self.index = index_of(self.store)
         self.judge = Judge(self.store)
+        networks = [model.embedder.sha256 for model in self.models.values()]
+        self.lacking = Lacking(self.store.recordings, networks)
         cores = available_cores()
         self.places = settings.max_concurrency or PLACES_PER_CORE * cores
         on_cpu = all(model.embedder.provider == CPU for model in self.models.values())
@@ -253,16 +257,19 @@ class Engine:
         if not call.scores:
             shown = [c for c in shown if c.speaker_id == decided.speaker_id]
         best = decided.evidence
+        not_compared = self.lacking.of(call.tenant, model.embedder.sha256)
+        reason = LACKING if not candidates and not_compared else decided.reason
         self._count("identify", decided.decision, best, model)
         self._log(call, "identify", decided.decision, best, model, decided.speaker_id)
         return Identification(
             decision=decided.decision,
-            reason=decided.reason,
+            reason=reason,
             speaker_id=decided.speaker_id,
             score=best.score if best and call.scores else None,
             llr=best.llr if best and call.scores else None,
             margin=decided.margin if call.scores else None,
             searched=searched,
+            not_compared=not_compared,
             candidates=[
                 CandidateOut(
                     speaker_id=c.speaker_id,

@@ -94,6 +94,7 @@ IDENTIFICATION: dict[str, Any] = {
     "llr": 8.1,
     "margin": 7.7,
     "searched": 250,
+    "not_compared": 0,
     "candidates": [
         {"speaker_id": "alice", "score": 0.742, "llr": 8.1, "rank": 1},
         {"speaker_id": "bob", "score": 0.432, "llr": 0.4, "rank": 2},

@@ -239,7 +239,8 @@ class IdentifyThreshold(_Body):
 class Identification(_Body):
     """Who is this? `speaker_id` is null unless `match`; `margin` is the lead over the second, as an LLR.
 
-    Keys without the scope `scores` get no scores, and of the candidates the match alone.
+    `not_compared` is how many of the tenant's enrolled speakers the model cannot compare, since they were
+    enrolled without it. Keys without the scope `scores` get no scores, and of the candidates the match alone.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.IDENTIFICATION]})
@@ -250,6 +251,7 @@ class Identification(_Body):
     llr: float | None
     margin: float | None
     searched: int
+    not_compared: int
     candidates: list[CandidateOut]
     threshold: IdentifyThreshold
     audio: AudioOut

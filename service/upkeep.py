@@ -30,6 +30,7 @@ class Upkeep:
             "expire": self._expire,
             "purge": lambda: engine.store.purge(),
             "index": lambda: engine.index.refresh(),
+            "lacking": lambda: engine.lacking.refresh(),
         }
         for task in (*self._tasks, "problems", "reembed"):
             engine.metrics.upkeep_failures.labels(task)  # so that `increase()` sees the first failure

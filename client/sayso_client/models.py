@@ -174,7 +174,10 @@ class Candidate(_Answer):
 
 
 class Identification(_Answer):
-    """Who is this? `speaker_id` is None unless `match`; `margin` is the lead over the second."""
+    """Who is this? `speaker_id` is None unless `match`; `margin` is the lead over the second.
+
+    `not_compared` enrolled speakers have no template of the model; None from a service that does not say so.
+    """
 
     decision: IdentifyDecision
     reason: str | None
@@ -189,6 +192,7 @@ class Identification(_Answer):
     model: ModelRef
     request_id: str
     timings_ms: dict[str, float]
+    not_compared: int | None = None
 
 
 class Comparison(_Answer):

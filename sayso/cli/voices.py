@@ -171,6 +171,11 @@ def _identification(answer: Identification) -> str:
         f"among {answer.searched}"
     ]
     lines += [f"  {c.rank}. {c.speaker_id}  score {_score(c.score)}{_llr(c.llr)}" for c in answer.candidates]
+    if answer.not_compared:
+        lines.append(
+            f"  {answer.not_compared} speakers were enrolled without {answer.model.name}, so they were not "
+            f"compared: sayso speakers outdated --model {answer.model.name}"
+        )
     return "\n".join(lines)
 
 

@@ -134,7 +134,15 @@ def test_a_model_without_recordings_is_refused_not_mixed(make_service: Callable[
     after = make_service(models=BOTH)
     refused = after.post("/v1/speakers/ann/verify?model=nested", content=voice_of("ann", 2))
     assert (refused.status_code, refused.json()["code"]) == (409, "model_mismatch")
-    assert after.post("/v1/identify?model=nested", content=voice_of("ann", 2)).json()["searched"] == 0
+    found = after.post("/v1/identify?model=nested", content=voice_of("ann", 3)).json()
+    assert (found["searched"], found["not_compared"]) == (0, 1)
+    assert (found["decision"], found["reason"]) == ("no_match", "model_mismatch")
+    found = after.post("/v1/identify?model=baseline", content=voice_of("ann", 4)).json()
+    assert (found["searched"], found["not_compared"]) == (1, 0)
+    assert after.post("/v1/speakers/ann/enrollments", content=voice_of("ann", 5, 16)).status_code == 201
+    after.engine.lacking.refresh()
+    found = after.post("/v1/identify?model=nested", content=voice_of("ann", 6)).json()
+    assert (found["searched"], found["not_compared"]) == (1, 0)
     assert after.post("/v1/speakers/ann/verify", content=voice_of("ann", 2)).status_code == 200
 
 

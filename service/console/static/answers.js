@@ -13,6 +13,7 @@ const REASONS = {
   clipped: "the recording is clipped and its score is close to the threshold. Ask for another one",
   small_margin: "the best two candidates have nearly the same score",
   no_candidates: "nobody who could be compared is enrolled",
+  model_mismatch: "everybody was enrolled without this model. Choose the model that they were enrolled with, or enrol them again",
 };
 const WARNINGS = {
   downmixed: "several channels, averaged",
@@ -76,6 +77,7 @@ export function answerPanel(answer, models, final = true) {
       ...audioFacts(answer.audio),
       answer.template ? ["Compared with", `${counted(answer.template.enrollments, "enrolment")}, ${seconds(answer.template.net_speech_s)}`] : null,
       answer.searched === undefined ? null : ["Searched", counted(answer.searched, "speaker")],
+      answer.not_compared ? ["Enrolled without this model", counted(answer.not_compared, "speaker")] : null,
       ["Model", answer.model.name],
       ["Network", millis(answer.timings_ms.embed)],
       ["Whole call", millis(answer.timings_ms.total)],
