@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from sayso.export.lstm import OnnxLSTM
 from sayso.models.rawnet3 import SincFilters
 
 OPSET = 18
@@ -21,9 +22,12 @@ def to_onnx(network: nn.Module, output: str = "embedding", *, min_samples: int) 
     `min_samples` is the fewest that the network takes.
     """
     network = copy.deepcopy(network).eval()
-    for module in network.modules():
+    for module in list(network.modules()):
         if isinstance(module, SincFilters):
             module.fix()
+        for name, child in module.named_children():
+            if isinstance(child, nn.LSTM):
+                setattr(module, name, OnnxLSTM(child, OPSET))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     batch, samples = Dim("batch", min=1), Dim("samples", min=min_samples)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sayso.models.denoising_lstm import DenoisingLSTM, DenoisingLSTMOptions
 from sayso.models.ecapa import ECAPATDNN, ECAPAOptions
 from sayso.models.frontend import FrontEndOptions, front_end_of
 from sayso.models.nested import NestedOptions, NestedSpeakerNet
@@ -25,6 +26,7 @@ def _tuples(value: Any) -> Any:
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "ResNetSE34L": lambda options: ResNetSE34L(ResNetSE34LOptions(**options)),
+    "DenoisingLSTM": lambda options: DenoisingLSTM(DenoisingLSTMOptions(**options)),
     "ECAPA-TDNN": lambda options: ECAPATDNN(ECAPAOptions(**options)),
     "NestedSpeakerNet": lambda options: NestedSpeakerNet(NestedOptions(**options)),
     "RawNet3": lambda options: RawNet3(RawNet3Options(**options)),

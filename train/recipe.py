@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sayso.domain.errors import SaysoError
 from sayso.models.frontend import FrontEndOptions
@@ -17,6 +17,18 @@ from sayso.train.waveform import Copy
 
 class RecipeError(SaysoError, ValueError):
     """The recipe file cannot be used; the message says which field and why."""
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """The stage in which a DenoisingLSTM's encoder learns to give clean features for those of `copies`.
+
+    `crops` counts its examples. The copies are as fast as the recordings, and augmented.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    crops: int
+    copies: tuple[Copy, ...]
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,7 @@ class Recipe:
     weights, which is what is validated and kept; 0 leaves either out. `gradient_clip` 0 does not clip.
     `heads_first` is the share of the run in which the trunk stands still: where it begins with a trained
     one (`--from`), the new heads' first gradients would spoil it.
+    `denoising` trains the encoder of a DenoisingLSTM first.
     `speakers` above 0 trains on that many of the speakers only, drawn once. The corpora named in `leave_out`
     are not trained on. Dev trials are scored every `validate_every` epochs and at the end.
     `sine_floor` and `loss_autocast` are for repeating what went wrong: a floor of 0 is the published
@@ -71,6 +84,7 @@ class Recipe:
     time_mask: int = 20
     masks: int = 2
     averaging: float = 0.0
+    denoising: Denoising | None = None
     seed: int = 1
 
     @classmethod
@@ -104,6 +118,14 @@ class Recipe:
             raise RecipeError(f"the recipe {path} draws pairs for its prototypes: batch_size must be even")
         if recipe.prototypical_weight and recipe.mixup:
             raise RecipeError(f"the recipe {path} mixes crops, which leaves no pairs for prototypes")
+        if recipe.denoising is not None:
+            copies = recipe.denoising.copies
+            if recipe.architecture != "DenoisingLSTM":
+                raise RecipeError(f"the recipe {path} trains an autoencoder: only a DenoisingLSTM has one")
+            if recipe.denoising.crops <= 0 or not copies:
+                raise RecipeError(f"the recipe {path} needs denoising with crops above 0, and copies")
+            if any(c.speed != 1.0 or not c.augmentation for c in copies):
+                raise RecipeError(f"the recipe {path} needs denoising copies of speed 1, augmented")
         try:
             SpeakerNetwork(recipe.network())
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:

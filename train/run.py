@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sayso.evaluate.trials import read_trials
 from sayso.models.checkpoint import load_checkpoint, save_checkpoint
 from sayso.models.errors import CheckpointError
-from sayso.train.features import cache_features
+from sayso.train.denoising import pretrain
+from sayso.train.features import FeatureStore, cache_features
 from sayso.train.manifest import DataError, Manifest
 from sayso.train.plots import draw_journals
 from sayso.train.recipe import Recipe
@@ -63,19 +65,28 @@ def prepare(
             f"no teacher has embeddings at the recipe's speeds {sorted(untaught)}: see sayso teach"
         )
     front_end = recipe.network().front_end
-    features = cache_features(manifest, front_end, cache, recipe.copies, recipe.served, workers, progress)
+    copies = (*recipe.copies, *(recipe.denoising.copies if recipe.denoising else ()))
+    cached = cache_features(manifest, front_end, cache, copies, recipe.served, workers, progress)
+    features = FeatureStore(cached.plain, cached.copies[: len(recipe.copies)])
+    noisy = cached.copies[len(recipe.copies) :]
     if recipe.speakers:
         manifest = manifest.drawn(recipe.speakers)
         manifest.check_speakers()
-    return Prepared(recipe, TrainingData(manifest, features, trials, teachers))
+    return Prepared(recipe, TrainingData(manifest, features, trials, teachers, noisy))
 
 
 def trainer(
-    prepared: Prepared, work: Path, device: str, compile_trunk: bool, start: Path | None = None
+    prepared: Prepared,
+    work: Path,
+    device: str,
+    compile_trunk: bool,
+    start: Path | None = None,
+    on_denoising: Callable[[int, int], None] = lambda done, total: None,
 ) -> Trainer:
     """A trainer at the start, or where an earlier run in `work` stopped.
 
-    `start` is a checkpoint of the same architecture whose trunk the run begins with. Raises
+    `start` is a checkpoint of the same architecture whose trunk the run begins with; without one the recipe's
+    denoising stage comes first, and `on_denoising` hears of its steps. Raises
     `CheckpointError` for one that cannot be loaded or is of another network.
     """
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -88,6 +99,13 @@ def trainer(
             raise CheckpointError(f"{start} is another network than the recipe's {prepared.recipe.name!r}")
         # What was folded away when it was kept begins anew.
         made.network.trunk.load_state_dict(earlier.network.trunk.state_dict(), strict=False)
+    elif prepared.recipe.denoising is not None and made.step == 0:
+        data = prepared.data
+        rows = np.flatnonzero(data.manifest.train)
+        first, last = pretrain(
+            made.network, prepared.recipe, data.features.plain, data.noisy, rows, on_denoising
+        )
+        made.journal.write(0, denoising_first=first, denoising_last=last)
     return made
 
 

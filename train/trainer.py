@@ -23,7 +23,7 @@ from sayso.evaluate.metrics import eer
 from sayso.evaluate.trials import TrialList
 from sayso.models.network import SpeakerNetwork
 from sayso.train.augment import spec_augment
-from sayso.train.features import FeatureStore, seconds_to_frames
+from sayso.train.features import Features, FeatureStore, seconds_to_frames
 from sayso.train.journal import Journal
 from sayso.train.manifest import Manifest
 from sayso.train.objective import Objective, centred
@@ -41,12 +41,16 @@ class NonFiniteLoss(SaysoError, RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All that a run reads: the recordings' features and speakers, the teachers' vectors, the dev trials."""
+    """All that a run reads: the recordings' features and speakers, the teachers' vectors, the dev trials.
+
+    `noisy` are the features of the denoising stage's copies.
+    """
 
     manifest: Manifest
     features: FeatureStore
     trials: TrialList
     teachers: tuple[Teacher, ...] = ()
+    noisy: tuple[Features, ...] = ()
 
     def validation_rows(self) -> NDArray[np.int64]:
         """Rows of the trial list's recordings, in its order."""

@@ -80,7 +80,16 @@ def train(
             seed=seed,
         )
         bar.remove_task(caching)
-        trainer = run.trainer(prepared, work, device, compile_trunk, start)
+        denoising = bar.add_task("denoising", total=None, visible=prepared.recipe.denoising is not None)
+        trainer = run.trainer(
+            prepared,
+            work,
+            device,
+            compile_trunk,
+            start,
+            lambda done, total: bar.update(denoising, completed=done, total=total),
+        )
+        bar.remove_task(denoising)
         steps = bar.add_task("training", total=prepared.recipe.steps, completed=trainer.step)
 
         def on_step(step: int, facts: dict[str, float]) -> None:

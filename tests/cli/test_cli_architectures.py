@@ -42,6 +42,10 @@ SMALLEST: dict[str, dict[str, Any]] = {
         "options": {"embedding_dim": 16, "n_mels": 40, "filters": [8] * 6},
         "front_end": {"n_mels": 40, "window": "hann"},
     },
+    "DenoisingLSTM": {
+        "options": SIZES | {"code": 8, "cells": 8},
+        "denoising": {"crops": 64, "copies": [{"augmentation": 1}]},
+    },
     "RawNet3": {
         "options": {"embedding_dim": 16, "channels": 32, "aggregated": 24, "attention": 8},
         "front_end": {"kind": "waveform", "n_mels": 0, "pre_emphasis": 0.97},

@@ -37,6 +37,7 @@ CASES: dict[str, tuple[str, dict[str, Any], FrontEndOptions]] = {
     "VGGVox without attention": ("VGGVox", VGGVOX | {"pooling": "TAP"}, FrontEndOptions(window="hann")),
     **{v: ("NestedSpeakerNet", NESTED | {"variant": v} | STUDY, MELS) for v in VARIANTS},
     "nested as shipped": ("NestedSpeakerNet", NESTED | FAST, MELS),
+    "DenoisingLSTM": ("DenoisingLSTM", SIZES | {"code": 8, "cells": 8}, MELS),
     "RawNet3": ("RawNet3", RAWNET3, WAVEFORM),
     "RawNet3 with ASP": ("RawNet3", RAWNET3 | {"pooling": "ASP"}, WAVEFORM),
     "ECAPA-TDNN": ("ECAPA-TDNN", ECAPA, FrontEndOptions(n_mels=24, variance=False, pre_emphasis=0.97)),
