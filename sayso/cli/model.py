@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from sayso.cli import common, evaluation
 from sayso.cli.common import AsJson, ModelArgument, Stage
@@ -105,6 +106,17 @@ def _eer(model: bytes, trials: Path, root: Path, stage: Stage) -> float:
     return eer(scored.scores, scored.trials.labels).rate
 
 
+def _mean_vector(path: Path | None) -> NDArray[np.float32] | None:
+    """Read a vector; raises `ModelError` if the file holds none. Nothing is unpickled."""
+    if path is None:
+        return None
+    try:
+        vector: NDArray[np.float32] = np.load(path, allow_pickle=False).astype(np.float32)
+        return vector
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise ModelError(f"{path} holds no vector that numpy.save wrote: {error}") from error
+
+
 def _closeness(card: ModelCard) -> str:
     """Say how near a written model is to what it was made of."""
     lowered = card.lowered
@@ -133,6 +145,12 @@ def adopt(
     unit_scale: Annotated[
         bool, typer.Option("--unit-scale", help="Trained on samples in [-1, 1] (3D-Speaker), not int16.")
     ] = False,
+    mean_vec: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .npy file of the mean embedding to take off, as WeSpeaker does for its figures."
+        ),
+    ] = None,
     name: Name = None,
     recordings: Recordings = None,
     as_json: AsJson = False,
@@ -150,7 +168,9 @@ def adopt(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--frontend") from None
     with common.stages() as stage:
-        card = adopt_network(network, output, name or output.stem, options, recordings, stage)
+        card = adopt_network(
+            network, output, name or output.stem, options, recordings, stage, _mean_vector(mean_vec)
+        )
     common.show(
         card.to_dict(),
         as_json,

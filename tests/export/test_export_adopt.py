@@ -118,6 +118,59 @@ def test_networks_of_any_opset_are_adopted(opset: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(got, vector / np.linalg.norm(vector), atol=1e-5)
 
 
+def turned(path: Path, lengths: int | None) -> Path:
+    """`tiny` with the mels before the frames, and lengths `[batch]` of this type that its mean divides by."""
+    weights = np.random.default_rng(1).standard_normal((24, 12)).astype(np.float32)
+    nodes = [helper.make_node("Abs", ["x"], ["a"])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 24, "frames"])]
+    held = [helper.make_tensor("w", TensorProto.FLOAT, [24, 12], weights.tobytes(), raw=True)]
+    if lengths is None:
+        nodes.append(helper.make_node("ReduceMean", ["a"], ["m"], axes=[2], keepdims=0))
+    else:
+        inputs.append(helper.make_tensor_value_info("n", lengths, ["batch"]))
+        held.append(helper.make_tensor("one", TensorProto.INT64, [1], [1]))
+        nodes += [
+            helper.make_node("ReduceL1", ["a"], ["s"], axes=[2], keepdims=0),
+            helper.make_node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["f", "one"], ["column"]),
+            helper.make_node("Div", ["s", "column"], ["m"]),
+        ]
+    nodes.append(helper.make_node("MatMul", ["m", "w"], ["y"]))
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 12])]
+    graph = helper.make_graph(nodes, "turned", inputs, outputs, held)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.usefixtures("short_parity")
+@pytest.mark.parametrize("lengths", [None, TensorProto.INT64, TensorProto.INT32])
+def test_mels_before_frames_and_lengths_are_adopted(lengths: int | None, tmp_path: Path) -> None:
+    """The same network in either layout gives the same vectors: both are `tiny`."""
+    options, voice = KaldiOptions(24, "hamming", 1.0), synthetic_voice(1.3, 130)
+    adopt_network(tiny(tmp_path / "tiny.onnx"), tmp_path / "a.onnx", "mine", options)
+    adopt_network(turned(tmp_path / "turned.onnx", lengths), tmp_path / "b.onnx", "mine", options)
+    vectors = [
+        EmbeddingSession((tmp_path / name).read_bytes(), name, provider="cpu").run(np.stack([voice, voice]))
+        for name in ("a.onnx", "b.onnx")
+    ]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
+
+
+@pytest.mark.usefixtures("short_parity")
+def test_a_mean_vector_is_taken_off(tmp_path: Path) -> None:
+    network, options, voice = tiny(tmp_path / "tiny.onnx"), KaldiOptions(24), synthetic_voice(1.3, 130)
+    mean = np.linspace(-3, 3, 12).astype(np.float32)
+    adopt_network(network, tmp_path / "out.onnx", "mine", options, mean_vec=mean)
+    weights = onnx.numpy_helper.to_array(onnx.load(network).graph.initializer[0])
+    vector = np.abs(options.features(voice)).mean(axis=0) @ weights - mean
+    got = EmbeddingSession((tmp_path / "out.onnx").read_bytes(), "out", provider="cpu").run(voice[None])[0]
+    np.testing.assert_allclose(got, vector / np.linalg.norm(vector), atol=1e-5)
+    for wrong in (mean[:5], np.full(12, np.nan, np.float32)):
+        with pytest.raises(ModelError, match="the mean vector has shape"):
+            adopt_network(network, tmp_path / "no.onnx", "mine", options, mean_vec=wrong)
+    assert not (tmp_path / "no.onnx").exists()
+
+
 @pytest.mark.usefixtures("short_parity")
 def test_weights_beside_the_file_come_inside(tmp_path: Path) -> None:
     model = onnx.load(tiny(tmp_path / "whole.onnx"))
