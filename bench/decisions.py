@@ -162,17 +162,23 @@ def _sent(file: Path, narrow: bool, number: int) -> bytes:
     return buffer.getvalue()
 
 
-def main() -> None:
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """A command's arguments: a model, a list of template trials, and a file for the rows."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="a shipped model's name, or a model file")
     parser.add_argument("--trials", type=Path, required=True)
     parser.add_argument("--map", type=Path, required=True)
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--json", type=Path, help="write the rows to this file too")
+    return parser
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--operating-point", default="fmr=0.01")
     parser.add_argument("--telephone", action="store_true", help="send the probes through a telephone line")
-    parser.add_argument("--json", type=Path, help="write the rows to this file too")
     asked = parser.parse_args()
     trials = read_template_trials(asked.trials, asked.map)
     rows = measure(asked.model, trials, asked.root, asked.operating_point, asked.telephone)

@@ -8,7 +8,6 @@ those of the enrolled and those of everybody else. Where no corpus has as many p
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sayso.bench.decisions import REFUSED, enrol, service_settings
+from sayso.bench.decisions import REFUSED, enrol, parser_of, service_settings
 from sayso.bench.server import ServerProcess
 from sayso.evaluate.trials import TemplateTrials, corpora, read_template_trials
 
@@ -120,15 +119,8 @@ def _counted(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", help="a shipped model's name, or a model file")
-    parser.add_argument("--trials", type=Path, required=True)
-    parser.add_argument("--map", type=Path, required=True)
-    parser.add_argument("--root", type=Path, required=True)
+    parser = parser_of(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="people enrolled")
-    parser.add_argument("--json", type=Path, help="write the rows to this file too")
     asked = parser.parse_args()
     rows = measure(asked.model, read_template_trials(asked.trials, asked.map), asked.root, asked.sizes)
     print("corpus               people  strangers matched (promised)  own missed")

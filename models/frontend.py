@@ -8,6 +8,7 @@ its middle halves them: a cosine sees only the even part of a frame, a sine only
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ def _half_frames(x: Tensor, frames: int) -> Tensor:
     return torch.cat(parts, dim=2)
 
 
-class FrontEnd(nn.Module):
+class FrontEnd(nn.Module, ABC):
     """Waveform `[batch, samples]` in [-1, 1] at 16 kHz to what a network hears, `[batch, channels, length]`.
 
     `frame` is its FFT, window and hop in samples, as a card names them.
@@ -116,20 +117,20 @@ class FrontEnd(nn.Module):
         super().__init__()
         self.options = options
 
+    @abstractmethod
     def min_samples(self, length: int) -> int:
         """Return the fewest samples that give `length` in time."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unnormalised(self, waveform: Tensor) -> Tensor:
         """`[batch, channels, frames]` before normalisation, a frame every 160 samples: what training caches.
 
         Crops of it normalise by themselves.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def normalise(self, features: Tensor) -> Tensor:
         """Turn what is cached into what the network hears."""
-        raise NotImplementedError
 
     def forward(self, waveform: Tensor) -> Tensor:
         return self.normalise(self.unnormalised(waveform))
