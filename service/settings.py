@@ -22,7 +22,7 @@ from sayso.service.access.attempts import AttemptLimits
 from sayso.service.logs import Format
 
 SHIPPED_MODELS = Path(str(files("sayso.runtime") / "weights"))
-SHIPPED = {name: SHIPPED_MODELS / f"{name}.onnx" for name in ("baseline", "nested")}
+SHIPPED = {name: SHIPPED_MODELS / f"{name}.onnx" for name in ("nested", "baseline")}
 PREFIX = "SAYSO_"
 PORT = 8000
 # Variables of clients, examples and tests, which the service does not read.

@@ -46,7 +46,7 @@ def listed(run: Run) -> dict[str, dict[str, object]]:
 
 
 def test_an_added_model_is_served_beside_the_shipped_ones(run: Run, other: Path, tmp_path: Path) -> None:
-    assert [name for name, row in listed(run).items() if row["kind"] != "available"] == ["baseline", "nested"]
+    assert [name for name, row in listed(run).items() if row["kind"] != "available"] == ["nested", "baseline"]
     said = run("models", "add", "other.onnx").stdout
     assert "other added" in said
     rows = listed(run)
@@ -55,12 +55,12 @@ def test_an_added_model_is_served_beside_the_shipped_ones(run: Run, other: Path,
         False,
         True,
     )
-    assert rows["baseline"]["default"]
+    assert rows["nested"]["default"]
     other.unlink()  # the data folder has its own copy
     server = Server(tmp_path / "data")
     try:
         names = [m["name"] for m in server.client.get("/v1/models").json()["items"]]
-        assert names == ["baseline", "nested", "other"]
+        assert names == ["nested", "baseline", "other"]
         assert "restart it" in run("models", "default", "other").stdout
     finally:
         server.close()
@@ -108,7 +108,7 @@ def test_a_model_that_decides_nothing_is_not_made_the_default(run: Run, bare: Pa
     assert "It has no calibration" in run("models", "add", "bare.onnx").stdout
     refused = run("models", "default", "bare", check=False)
     assert "would decide nothing" in refused.stderr
-    assert listed(run)["baseline"]["default"]
+    assert listed(run)["nested"]["default"]
     assert "no model 'none' is served" in run("models", "default", "none", check=False).stderr
 
 

@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         SAYSO_THREADS="1",
         SAYSO_REPLAY_DAYS="0",
         SAYSO_ATTEMPTS_BEFORE_DELAY="0",
-        SAYSO_THRESHOLDS='{"baseline": 0.95}',
+        SAYSO_THRESHOLDS='{"nested": 0.9}',
     )
     yield running
     running.close()

@@ -110,7 +110,7 @@ def test_the_tour(tour: Callable[..., None]) -> None:
             assert (added.status, added.enrollment.speaker_id) == ("enrolled", ann)
 
             accepted = await sayso.verify(ann, voice_of("ann", 3))
-            assert (accepted.decision, accepted.model.name) == ("accept", "baseline")
+            assert (accepted.decision, accepted.model.name) == ("accept", "nested")
             assert (await sayso.verify(ann, voice_of("bob", 1))).decision == "reject"
             assert (await sayso.verify(ann, voice_of("ann", 3), model="nested")).model.name == "nested"
             found = await sayso.identify(voice_of("ann", 3), candidates=[ann], top_k=1)
@@ -120,7 +120,7 @@ def test_the_tour(tour: Callable[..., None]) -> None:
             same = await sayso.compare(voice_of("ann", 1), voice_of("ann", 3))
             assert (same.decision, len(same.audio)) == ("accept", 2)
             assert len((await sayso.embedding(voice_of("ann", 1))).embedding) == 512
-            assert [m.name for m in await sayso.models()] == ["baseline", "nested"]
+            assert [m.name for m in await sayso.models()] == ["nested", "baseline"]
 
             changed = await sayso.update_speaker(ann, groups=["crew", "night"])
             assert changed.groups == ["crew", "night"]

@@ -34,7 +34,7 @@ def test_the_generated_typescript_client_runs_the_tour(tmp_path: Path) -> None:
         SAYSO_THREADS="1",
         SAYSO_REPLAY_DAYS="0",
         SAYSO_ATTEMPTS_BEFORE_DELAY="0",
-        SAYSO_THRESHOLDS='{"baseline": 0.95}',
+        SAYSO_THRESHOLDS='{"nested": 0.9}',
     )
     try:
         url = f"http://127.0.0.1:{server.port}"

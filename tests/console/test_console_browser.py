@@ -69,7 +69,7 @@ def test_verify_accepts_the_speaker_and_shows_why(
     record(page, answered)
     page.get_by_text("So far.").wait_for(state="detached")
     assert verdict(page) == "Accept"
-    drawn = page.get_by_role("img", name=re.compile("baseline: LLR .*above the threshold of"))
+    drawn = page.get_by_role("img", name=re.compile("nested: LLR .*above the threshold of"))
     assert drawn.is_visible()
     assert page.get_by_text("different speakers").is_visible()
     assert page.get_by_text(re.compile("likelier for one speaker than for two")).is_visible()
@@ -126,7 +126,7 @@ def test_the_models_side_by_side(
     page.get_by_role("heading", name=re.compile("Time in the network")).wait_for()
     assert page.get_by_role("article").count() == 2
     shown = page.get_by_role(
-        "img", name=re.compile(r"baseline [\d.]+ ms, nested [\d.]+ ms; the study 28.8 ms")
+        "img", name=re.compile(r"nested [\d.]+ ms, baseline [\d.]+ ms; the study 28.8 ms")
     )
     assert shown.is_visible()
     picture(page, "compare")
@@ -140,8 +140,8 @@ def test_latency_is_read_from_metrics(
     server.post(f"/v1/speakers/{people[0].id}/verify", people[0].short.read_bytes())
     tab = open_tab()
     page = go(tab, "Latency")
-    page.get_by_role("img", name=re.compile(r"baseline [\d.]+ ms.*the study 28.8 ms")).wait_for()
-    for call in ("Verify, baseline", "Enrol, all models"):
+    page.get_by_role("img", name=re.compile(r"nested [\d.]+ ms.*the study 28.8 ms")).wait_for()
+    for call in ("Verify, nested", "Enrol, all models"):
         assert page.get_by_role("rowheader", name=call).first.is_visible()
     page.get_by_text("Verify: stages").click()
     page.get_by_role("rowheader", name="Finding speech").first.wait_for()

@@ -259,7 +259,7 @@ def test_no_part_takes_longer_than_the_whole(
 
     changed(page, "**/v1/models/compare*", answer)
     page.locator("input[type=file]").set_input_files(people[0].short)
-    page.get_by_role("img", name=re.compile("baseline 56.0 ms")).wait_for()
+    page.get_by_role("img", name=re.compile("nested 56.0 ms")).wait_for()
     assert not re.search(r"46(\.0)?\sms", page.locator("main").inner_text())
 
 
@@ -303,7 +303,7 @@ def test_latency_answers_what_people_ask(
         fresh.post(f"/v1/speakers/{people[0].id}/verify", people[0].short.read_bytes())
         page = open_tab(server=fresh).page
         go(Tab(page), "Latency")
-        row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="Verify, baseline"))
+        row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="Verify, nested"))
         row.wait_for()
         cells = row.get_by_role("cell").all_inner_texts()
         assert cells[0] == "1"
