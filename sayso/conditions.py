@@ -40,6 +40,9 @@ class Trial:
     probe: NDArray[np.int64]
     recordings: tuple[str, ...]
     groups: tuple[str, ...]  # of each recording
+    enrolled_apart: bool = (
+        True  # no recording is a probe here and enrolled there, as it is in a list of pairs
+    )
 
     @classmethod
     def of(cls, trials: TrialList | TemplateTrials) -> Trial:
@@ -52,7 +55,7 @@ class Trial:
             return cls(made, trials.labels, trials.template, trials.probe, trials.recordings, groups)
         first, template = np.unique(trials.first, return_inverse=True)
         made = tuple((int(recording),) for recording in first)
-        return cls(made, trials.labels, template, trials.second, trials.recordings, groups)
+        return cls(made, trials.labels, template, trials.second, trials.recordings, groups, False)
 
 
 def compare_all(
@@ -230,11 +233,11 @@ def _calls(trial: Trial) -> _Probes:
 
 
 def _grown(trial: Trial) -> Trial:
-    """The same speakers with long templates: all probes of a speaker but the last are enrolled too."""
+    """The trials of long templates alone: all probes of a speaker but the last are enrolled too."""
     own = _own_probes(trial)
     enrolled = {probe for probes in own.values() for probe in probes[:-1]}
     templates = tuple((*made_of, *own.get(i, ())[:-1]) for i, made_of in enumerate(trial.templates))
-    kept = ~np.isin(trial.probe, list(enrolled))
+    kept = np.isin(trial.template, list(own)) & ~np.isin(trial.probe, list(enrolled))
     return replace(
         trial,
         templates=templates,
@@ -246,6 +249,8 @@ def _grown(trial: Trial) -> Trial:
 
 def _own_probes(trial: Trial) -> dict[int, tuple[int, ...]]:
     """The probes of each template's own speaker, by template, where there are several."""
+    if not trial.enrolled_apart:
+        return {}
     own: dict[int, dict[int, None]] = {}
     for template, probe in zip(trial.template[trial.labels], trial.probe[trial.labels], strict=True):
         own.setdefault(int(template), {})[int(probe)] = None

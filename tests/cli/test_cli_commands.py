@@ -48,7 +48,7 @@ def test_scores_are_the_same_everywhere(run: Run, files: Path) -> None:
 
     trials = files / "x.trials"
     trials.write_text("1 ann/0.wav ann/1.wav\n0 ann/0.wav bob/1.wav\n")
-    run("evaluate", "baseline", "--trials", str(trials), "--root", ".", "--json", "e.json")
+    run("evaluate", "nested", "--trials", str(trials), "--root", ".", "--json", "e.json")
     result = json.loads((files / "e.json").read_text())
     expected = sorted([embedded, float(vectors[0] @ vectors[2])])
     assert result["eer_threshold"] == pytest.approx(np.mean(expected), abs=1e-5)

@@ -33,7 +33,7 @@ def test_models_of_the_environment_come_beside_the_shipped_ones(tmp_path: Path) 
     own = tmp_path / "own.onnx"
     served = Settings(data_dir=tmp_path, models={"own": own}).served_models()
     assert served == {**SHIPPED, "own": own}
-    assert Settings().default_of(served) == "baseline"  # not what somebody named first
+    assert Settings().default_of(served) == "nested"  # not what somebody named first
     AddedModels(tmp_path / "models").add("mine", b"")
     chosen = Settings(data_dir=tmp_path, models={"baseline": None, "own": own})
     assert list(chosen.served_models()) == ["nested", "mine", "own"]

@@ -23,7 +23,7 @@ def both(make_service: Callable[..., Any]) -> Any:
 def test_it_decides_as_each_model_does_alone(both: Any) -> None:
     data = voice_of("ann", 2, 7)
     answer = both.post("/v1/models/compare?speaker_id=ann&rounds=3", content=data).json()
-    assert [one["model"] for one in answer["results"]] == ["baseline", "nested"]
+    assert [one["model"] for one in answer["results"]] == ["nested", "baseline"]
     assert answer["study_ms"] == {"nested": 28.83, "baseline": 31.4}
     for one in answer["results"]:
         alone = both.post(f"/v1/speakers/ann/verify?model={one['model']}", content=data).json()
